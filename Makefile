@@ -1,0 +1,55 @@
+# What a person types. Each target first sets up what it needs; `make` alone explains.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 5000
+CORES ?= all
+READY := .venv/ready
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help setup table1 evidence test test-long check ui pin restore
+
+help: ## these lines
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup: $(READY) ## the environment in .venv, with plain pip; nothing is done when it is up to date
+
+# torch goes first and alone: torchvision and others ask for "torch" and pip would weigh every build it finds for them;
+# installed before, the build that your index gives for this version (CPU or CUDA) stays. To choose another build,
+# `make setup` keeps a torch of this version that is already in .venv.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "VIKDF needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": name another with `make setup PYTHON=python3.12`")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+table1: $(READY) ## results/table1.csv: the whole path, from the sources to the table
+	$(RUN) snakemake --cores $(CORES)
+
+evidence: $(READY) ## results/evidence.csv: the zero-data rows and their controls over five seeds
+	$(RUN) snakemake --cores $(CORES) results/evidence.csv
+
+test: $(READY) ## the tests, the tiny run end to end among them: under ten minutes
+	$(RUN) python -m pytest -m "not long"
+
+test-long: $(READY) ## the tests that take longer
+	$(RUN) python -m pytest -m long
+
+check: $(READY) ## style, params against the schema, the laws of the layout (Snakemake's lint among them)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check Snakefile workflow
+	$(RUN) vikdf validate params.yaml presets/*.yaml
+	$(RUN) python -m pytest -q tests/test_layout.py tests/test_params.py
+
+ui: $(READY) ## every run in MLflow, on 127.0.0.1 (PORT=5001 for another port)
+	$(RUN) vikdf ui --port $(PORT)
+
+pin: $(READY) ## after a run: DVC keeps the products as they are; dvc.lock, to be committed, names their bytes
+	$(RUN) dvc commit --force
+
+restore: $(READY) ## the products that dvc.lock names, out of DVC's cache; Snakemake then has nothing to do
+	$(RUN) dvc checkout
+	@$(RUN) dvc status --quiet || { echo "params.yaml or the code is not what dvc.lock was made with: \`dvc status\` names it, \`dvc repro\` runs it"; exit 1; }
+	$(RUN) snakemake --touch --forceall --cores 1

@@ -1,0 +1,35 @@
+"""VIKDF: from caption corpora and text-only dialogues to results/table1.csv.
+
+In: params.yaml. Out: results/table1.csv, results/table1.md, results/probe.csv. Run: snakemake --cores all
+The includes stand in the order in which the work flows; each file holds one stage.
+"""
+
+
+configfile: "params.yaml"
+
+
+include: "workflow/common.smk"
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/filter.smk"
+include: "workflow/rules/backbones.smk"
+include: "workflow/rules/caption.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/dialogues.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/generate.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/targets.smk"
+
+
+rule all:
+    """The tables of a run; `snakemake --cores all results/evidence.csv` adds the five-seed contrasts."""
+    input:
+        "results/table1.csv",
+        "results/table1.md",
+        "results/probe.csv",
+
+
+onerror:
+    print(how_to_repeat(log[0]))

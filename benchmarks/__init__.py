@@ -1,0 +1,1 @@
+"""Ours and a plain reference in one run: `python -m benchmarks.<name>`; its last line gives the ratio."""

@@ -1,0 +1,180 @@
+"""The training loop: goes on bit for bit, sums over targets, keeps the best, and stops with a word."""
+
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from vikdf import files, loop
+
+SETTINGS = {
+    "seed": 1,
+    "steps": 12,
+    "batch": 6,
+    "micro_batch": 6,
+    "learning_rate": 0.01,
+    "weight_decay": 0.05,
+    "schedule": "constant_after_warmup",
+    "warmup": 0.25,
+    "clip_norm": 1.0,
+    "precision": "float32",
+    "workers": 0,
+    "checkpoint_every": 5,
+}
+ROWS = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Objective(nn.Module):
+    """A layer with dropout, a frozen layer, and rows that count differently."""
+
+    def __init__(self, stop_at: int = -1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trained, self.dropout, self.frozen = (
+            nn.Linear(4, 4),
+            nn.Dropout(0.3),
+            nn.Linear(4, 4).requires_grad_(False),
+        )
+        self.calls, self.stop_at = 0, stop_at
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        errors = (self.frozen(self.dropout(self.trained(x))) - x) ** 2  # [B, 4]
+        counted = x > 0
+        total = errors[counted].sum()
+        return total, counted.sum(), {"error": total / counted.sum()}
+
+
+def fetch(rows):
+    return ROWS[[row for _, row in rows]]
+
+
+def run(folder, objective=None, **changed):
+    objective = objective or Objective()
+    validate = changed.pop("validate", None)
+    numbers = loop.Numbers(**(SETTINGS | changed))
+    return objective, loop.train(objective, fetch, len(ROWS), numbers, folder=folder, journal=None, validate=validate)
+
+
+def weights(objective):
+    return objective.trained.weight.detach().numpy().tobytes() + objective.trained.bias.detach().numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 8, 11])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, uninterrupted, stop_at):
+    with pytest.raises(InterruptedError, match=f"SIGTERM after step {stop_at} of 12; .* the same command goes on"):
+        run(tmp_path, Objective(stop_at))
+    resumed, at = run(tmp_path)
+    assert resumed.calls == 12 - stop_at
+    assert weights(resumed) == weights(uninterrupted[0])
+    assert at.curves == uninterrupted[1].curves
+
+
+def test_a_killed_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_path, uninterrupted):
+    class Killed(Objective):
+        def forward(self, x):
+            if self.calls == 8:
+                raise MemoryError
+            return super().forward(x)
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, Killed())
+    resumed, at = run(tmp_path)
+    assert resumed.calls == 7  # steps 6 to 12: the checkpoint of step 5 was there
+    assert weights(resumed) == weights(uninterrupted[0]) and at.curves == uninterrupted[1].curves
+
+
+def test_loader_workers_change_nothing(tmp_path, uninterrupted):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Objective(7), workers=2)
+    assert weights(run(tmp_path, workers=2)[0]) == weights(uninterrupted[0])
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(tmp_path, uninterrupted, capfd):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Objective(7))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005", "00000007"]
+    (tmp_path / "00000007/optimizer.safetensors").write_bytes(b"damaged")
+    resumed, _ = run(tmp_path)
+    assert "00000007 is damaged (optimizer.safetensors has changed" in capfd.readouterr().err
+    assert resumed.calls == 7 and weights(resumed) == weights(uninterrupted[0])
+
+
+def test_micro_batches_give_the_same_step_as_the_whole_batch(tmp_path):
+    class Plain(Objective):
+        def __init__(self):
+            super().__init__()
+            self.dropout = nn.Identity()
+
+    whole, _ = run(tmp_path / "a", Plain(), steps=3)
+    parts, _ = run(tmp_path / "b", Plain(), steps=3, micro_batch=2)
+    assert torch.allclose(whole.trained.weight, parts.trained.weight, atol=1e-6)
+
+
+def test_only_what_requires_a_gradient_is_in_a_checkpoint(tmp_path):
+    from safetensors.torch import load_file
+
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Objective(3))
+    assert set(load_file(tmp_path / "00000003/weights.safetensors")) == {"trained.weight", "trained.bias"}
+    assert {path.suffix for path in (tmp_path / "00000003").iterdir()} == {".safetensors", ".json"}
+
+
+def test_validation_keeps_the_best_state_not_the_last(tmp_path):
+    seen, values = [], iter([3.0, 1.0, 2.0])
+    objective = Objective()
+
+    def validate():
+        assert not objective.training
+        torch.rand(5)  # random numbers drawn here must not reach the training
+        seen.append(weights(objective))
+        return next(values)
+
+    _, at = run(tmp_path, objective, validate=validate, validate_every=4)
+    assert at.best == {"step": 8, "validation": 1.0}
+    assert weights(objective) == seen[1] != seen[2]
+    assert seen[2] == weights(run(tmp_path / "without")[0])
+
+
+def test_the_best_state_survives_a_stop(tmp_path):
+    values = {4: 1.0, 8: 2.0, 12: 3.0}
+    for stop_at in (6, -1):
+        objective = Objective(stop_at)
+        begun = files.read_json(tmp_path / "00000006/state.json")["step"] if stop_at < 0 else 0
+        try:
+            at = run(tmp_path, objective, validate=lambda o=objective, b=begun: values[o.calls + b], validate_every=4)[
+                1
+            ]
+        except InterruptedError:
+            continue
+    assert at.best == {"step": 4, "validation": 1.0}
+    assert weights(objective) == weights(run(tmp_path / "four", steps=4, warmup=0.75)[0])
+
+
+def test_the_learning_rate_rises_linearly_and_stays():
+    factors = [loop.SCHEDULES["constant_after_warmup"](step, 4) for step in range(6)]
+    assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(tmp_path):
+    class Broken(Objective):
+        def forward(self, x):
+            total, count, values = super().forward(x)
+            return total * float("nan"), count, values
+
+    with pytest.raises(ValueError, match="the gradient is nan at step 1: expected a finite one"):
+        run(tmp_path, Broken())
+
+
+def test_finished_curves_hold_one_point_a_step_and_no_times(uninterrupted):
+    curves = uninterrupted[1].curves
+    assert [point["step"] for point in curves] == list(range(1, 13)) and set(curves[0]) == {"step", "error"}

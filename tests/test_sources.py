@@ -1,0 +1,229 @@
+"""sources: the published forms are read row by row, the web is fetched with care, and nothing disappears."""
+
+import contextlib
+import http.server
+import io
+import json
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vikdf import schemas
+from vikdf.download import Limits, address_status, examine
+from vikdf.sources import rows, sources
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared/data"
+LIMITS = Limits(timeout=1, deadline=5, max_bytes=100_000, max_pixels=1_000_000, loopback_port=0)
+FETCH = {"timeout": 3, "deadline": 5, "max_bytes": 100_000, "max_pixels": 1_000_000}
+FETCH |= {"threads": 8, "processes": 1, "urls_per_shard": 8, "passes": 2}
+
+
+def picture(colour: str = "red", size: tuple[int, int] = (40, 30), form: str = "JPEG") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, form)
+    return stream.getvalue()
+
+
+def sample(name: str) -> Path:
+    if not (SHARED / name).exists():
+        pytest.skip(f"no real sample here: {SHARED / name}")
+    return SHARED / name
+
+
+BODIES = {
+    "ok": picture(),
+    "html": b"<html>no picture</html>",
+    "truncated": picture(size=(200, 200))[:900],
+    "long": picture() + bytes(200_000),
+    "huge": picture(size=(2000, 2000), form="PNG"),
+}
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    """A web that fails the way the web fails; the path says how."""
+
+    asked: list[str] = []
+
+    def do_GET(self):
+        Web.asked.append(self.path)
+        what = self.path.strip("/").split("/")[0]
+        if what == "never":
+            time.sleep(8)
+            return
+        code = {"gone": 404, "sick": 500, "private": 302, "file": 302, "hop": 302}.get(what, 200)
+        if what == "once":  # sick the first time, well the second
+            code = 503 if Web.asked.count(self.path) == 1 else 200
+        body = BODIES.get(what, BODIES["ok"])
+        self.send_response(code)
+        target = {"private": "http://10.0.0.1/x.jpg", "file": "file:///etc/passwd", "hop": "/ok/after-hop"}.get(what)
+        if target:
+            self.send_header("Location", target)
+        if what == "optout":
+            self.send_header("X-Robots-Tag", "noai")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads, request_queue_size = (
+        True,
+        128,
+    )  # a full queue looks like a silent host
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """The port of a local web, which stands for the embedded world's."""
+    server = Server(("127.0.0.1", 0), Web)
+    Web.asked.clear()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("vikdf.sources._served", lambda world: contextlib.nullcontext())
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+EXPECTED = {
+    "ok/1": "ok",
+    "ok/2": "ok",
+    "hop": "ok",
+    "once": "ok",
+    "gone": "http_404",
+    "sick": "http_500",
+    "never": "timeout",
+    "html": "wrong_type",
+    "truncated": "broken",
+    "long": "too_many_bytes",
+    "huge": "too_many_pixels",
+    "optout": "opt_out",
+    "private": "refused_address",
+    "file": "http_302",
+}
+
+
+def test_every_row_of_a_list_ends_with_a_picture_or_a_reason(web, tmp_path):
+    lines = [f"a thing called {path}\thttp://127.0.0.1:{web}/{path}" for path in EXPECTED]
+    (tmp_path / "list.tsv").write_text("\n".join([*lines, "no tab here", "a file\tfile:///etc/passwd"]) + "\n")
+    corpora = {"cc3m": {"form": "cc3m", "list": str(tmp_path / "list.tsv")}}
+    run = {"corpora": corpora, "world": {"port": web}, **FETCH, "state": tmp_path / "state"}
+    sources(**run, output=tmp_path / "out")
+    table = schemas.read(tmp_path / "out/cc3m.parquet", schemas.PAIRS).to_pylist()
+    assert [row["status"] for row in table] == [*EXPECTED.values(), "bad_row", "refused_scheme"]
+    assert [row["key"] for row in table] == [f"cc3m-{number:09d}" for number in range(16)]
+    assert table[0]["image"] == picture() and (table[0]["width"], table[0]["height"]) == (40, 30)
+    assert all(row["image"] is None for row in table if row["status"] != "ok")
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert sum(manifest["sources"]["cc3m"]["status"].values()) == manifest["sources"]["cc3m"]["rows"] == 16
+    for path, times in {"/gone": 1, "/optout": 1, "/sick": 2, "/never": 2, "/once": 2}.items():
+        assert Web.asked.count(path) == times, f"{path}: only what may pass is asked again"
+
+    asked = len(Web.asked)  # a deleted output is copied from state, never fetched again, and is the same
+    sources(**run, output=tmp_path / "again")
+    assert len(Web.asked) == asked
+    assert (tmp_path / "again/cc3m.parquet").read_bytes() == (tmp_path / "out/cc3m.parquet").read_bytes()
+
+
+def read(entry: dict) -> list[dict]:
+    return list(rows("name", entry, LIMITS))
+
+
+@pytest.mark.parametrize(
+    "url,status",
+    {
+        "http://example.org/a.jpg": "",
+        "https://exämple.org/ä.jpg": "",
+        "ftp://example.org/a.jpg": "refused_scheme",
+        "file:///etc/passwd": "refused_scheme",
+        "http://127.0.0.1:80/a.jpg": "refused_address",
+        "http://localhost/a.jpg": "refused_address",
+        "http://[::1]/a.jpg": "refused_address",
+        "http://[::ffff:10.0.0.1]/a.jpg": "refused_address",
+        "http://169.254.169.254/latest": "refused_address",
+        "http://192.168.1.1/a.jpg": "refused_address",
+        "http://[broken/a.jpg": "bad_url",
+        "no address": "bad_url",
+        "": "bad_url",
+    }.items(),
+)
+def test_only_open_addresses_of_the_web_are_asked(url, status):
+    assert address_status(url, LIMITS) == status
+
+
+def test_loopback_is_open_at_the_world_s_own_port_only():
+    limits = Limits(1, 5, 1, 1, loopback_port=8765)
+    assert address_status("http://127.0.0.1:8765/a.jpg", limits) == ""
+    assert address_status("http://127.0.0.1:8766/a.jpg", limits) == "refused_address"
+    assert address_status("http://10.0.0.1:8765/a.jpg", limits) == "refused_address"
+
+
+def test_a_bomb_is_refused_by_its_header():
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    start = time.perf_counter()
+    assert examine(bomb.getvalue(), LIMITS.max_pixels)[0] == "too_many_pixels"
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_cut_picture_is_broken(form):
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(stream, form)
+    assert examine(stream.getvalue(), LIMITS.max_pixels) == ("ok", 64, 64)
+    assert examine(stream.getvalue()[: len(stream.getvalue()) // 2], LIMITS.max_pixels)[0] == "broken"
+
+
+def test_coco_gives_one_row_an_image_from_folder_and_zip_alike():
+    entry = {"form": "coco", "captions": str(sample("coco_tiny/annotations/captions_train2017.json"))}
+    table = read(entry | {"images": str(sample("coco_tiny/train2017"))})
+    assert len(table) == 50 and all(row["status"] == "ok" and len(row["captions"]) >= 5 for row in table)
+
+
+def test_coco_counts_missing_and_broken_images_and_captions_without_one(tmp_path):
+    images = [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate(["good", "cut", "gone"])]
+    said = [{"image_id": number, "caption": f"caption {number}"} for number in (0, 0, 1, 2, 9)]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": said}))
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("train/good.jpg", picture())
+        archive.writestr("train/cut.jpg", picture()[:100])
+    table = read({"form": "coco", "captions": str(tmp_path / "captions.json"), "images": str(tmp_path / "images.zip")})
+    assert [row["status"] for row in table] == ["ok", "broken", "missing", "bad_row"]
+    assert table[0]["captions"] == ["caption 0", "caption 0"]
+
+
+@pytest.mark.parametrize(
+    "form,file,count",
+    [
+        ("cc3m", "cc3m/Validation_GCC-1.1.0-Validation.tsv", 15_833),
+        ("cc12m", "cc12m_sample/cc12m.tsv", 5),
+        ("sbu", "sbu_sample/sbu-captions-all.json", 5),
+    ],
+)
+def test_the_published_lists_are_read_whole(form, file, count):
+    table = read({"form": form, "list": str(sample(file))})
+    assert len(table) == count and all(row["status"] == "" for row in table)
+    assert all(row["url"].startswith("http") and not row["captions"][0].startswith("http") for row in table)
+
+
+@pytest.mark.parametrize("form,text", [("coco", "{"), ("coco", "[]"), ("sbu", '{"image_urls": []}'), ("sbu", None)])
+def test_a_wrong_file_is_named(form, text, tmp_path):
+    path = tmp_path / "corpus.json"
+    if text is not None:
+        path.write_text(text)
+    entry = {"coco": {"captions": str(path), "images": str(tmp_path)}, "sbu": {"list": str(path)}}[form]
+    with pytest.raises(ValueError, match="corpus.json"):
+        read(entry | {"form": form})
+
+
+def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
+    run = {"world": None, **FETCH, "output": tmp_path, "state": tmp_path}
+    with pytest.raises(ValueError, match="unknown form 'laion'.*coco, cc3m, cc12m, sbu"):
+        sources(corpora={"x": {"form": "laion", "list": "x"}}, **run)

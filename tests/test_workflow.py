@@ -1,0 +1,149 @@
+"""The same workflow, tiny, end to end: one run of presets/tiny.yaml in a copy of the tree, looked at by every test.
+
+The tests stand in order: the first ones read what the run made, the later ones change something and look at the plan.
+"""
+
+import csv
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TREE = ["Snakefile", "workflow", "profiles", "vikdf"]
+COLUMNS = "task,system,data,images,tuned_params,ppl,bleu1,rouge_l,average,extrema,greedy,dis1,dis2,n_test,seeds".split(
+    ","
+)
+
+
+def snakemake(place: Path, *words: str) -> subprocess.CompletedProcess:
+    command = ["snakemake", "--cores", "2", *words]
+    return subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def planned(place: Path, *words: str) -> set[str]:
+    """The rules that a run would call now."""
+    done = snakemake(place, "--dry-run", *words)
+    assert done.returncode == 0, done.stdout
+    return set(re.findall(r"^(?:local)?rule (\w+):", done.stdout, flags=re.M)) - {"all"}
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("tiny") / "tree"
+    place.mkdir()
+    for name in TREE:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, place / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+    shutil.copy(ROOT / "presets/tiny.yaml", place / "params.yaml")
+    done = snakemake(place)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return place
+
+
+@pytest.fixture
+def changed(run):
+    """Lets a test change files of the run's tree; puts them back, with their times."""
+    kept: dict[Path, tuple[bytes, float]] = {}
+
+    def change(name: str, edit) -> Path:
+        path = run / name
+        kept[path] = (path.read_bytes(), path.stat().st_mtime_ns)
+        edit(path)
+        return path
+
+    yield change
+    for path, (content, times) in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, ns=(times, times))
+
+
+def replace(old: str, new: str):
+    def edit(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def table(run: Path, name: str) -> list[dict]:
+    with open(run / "results" / name) as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_table_1_has_its_columns_in_order_and_a_row_for_every_system_and_amount_of_data(run):
+    rows = table(run, "table1.csv")
+    assert list(rows[0])[: len(COLUMNS)] == COLUMNS
+    assert {row["task"] for row in rows} == {"reddit", "image_chat"}
+    params = yaml.safe_load((run / "params.yaml").read_text())
+    assert {row["system"] for row in rows} == set(params["finetune"]["systems"]) | set(params["baselines"])
+    assert {row["data"] for row in rows if row["system"] == "vikdf"} == {"full", "quarter", "eighth", "zero"}
+    assert all(float(row["ppl"]) > 1 and int(row["n_test"]) > 0 for row in rows)
+
+
+def test_every_stage_left_its_log_and_nothing_half_written(run):
+    stages = [path.stem for path in (run / "workflow/rules").glob("*.smk")]
+    assert [stage for stage in stages if not any((run / "logs" / stage).glob("*.log"))] == []
+    assert list(run.glob("data/**/*.part")) + list(run.glob("results/**/*.part")) == []
+
+
+def test_products_hold_no_absolute_path(run):
+    found = [path for folder in ("data", "results") for path in (run / folder).rglob("*.json")]
+    assert [path for path in found if str(run) in path.read_text()] == []
+
+
+def test_every_trained_job_is_a_run_in_mlflow(run):
+    with sqlite3.connect(run / "mlflow.db") as store:
+        runs = store.execute("select name, status from runs").fetchall()
+    trained = [f"pretrain-{path.name}" for path in (run / "results/pretrain").iterdir()]
+    names = {name for name, status in runs if status == "FINISHED"}
+    trained += [f"finetune-{path.name}" for path in (run / "results/finetune").iterdir()]
+    assert "tables" in names and set(trained) <= names
+
+
+def test_a_second_call_has_nothing_to_do_and_says_so_within_six_seconds(run):
+    start = time.monotonic()
+    done = snakemake(run, "results/table1.csv")
+    assert "Nothing to be done" in done.stdout
+    assert time.monotonic() - start < 6
+
+
+def test_another_loss_weight_runs_pretrain_and_what_follows_and_nothing_before(run, changed):
+    changed("params.yaml", replace("tim: 0.5", "tim: 0.4"))
+    assert planned(run) == {"pretrain", "finetune", "generate", "evaluate", "tables"}
+
+
+def test_another_line_in_a_metric_runs_evaluate_and_tables_only(run, changed):
+    changed("vikdf/metrics/bleu.py", lambda path: path.write_text(path.read_text() + "\nTWO = 2\n"))
+    assert planned(run) == {"evaluate", "tables"}
+
+
+def test_a_mistyped_key_is_named_before_the_first_job(run, changed):
+    changed("params.yaml", replace("\nfilter:", "\nfilters:"))
+    done = snakemake(run)
+    assert done.returncode != 0 and "unknown key `filters`; did you mean `filter`?" in done.stdout
+    assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+
+
+def test_a_deleted_shard_is_named_with_its_cure(run, changed):
+    changed("data/shards/00000.tar", lambda path: path.unlink())
+    done = subprocess.run(["vikdf", "verify"], cwd=run, capture_output=True, text=True)
+    assert done.returncode != 0 and "data/shards/00000.tar is missing" in done.stderr and "cure" in done.stderr
+
+
+def test_a_corrupted_table_is_named_with_its_cure_and_the_command_to_repeat(run, changed):
+    changed("data/filter/pairs.parquet", lambda path: path.write_bytes(b"PAR1 no longer"))
+    done = snakemake(run)
+    assert done.returncode != 0
+    assert "data/filter/pairs.parquet is damaged" in done.stdout and "delete it and run" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "To repeat only what failed:" in done.stdout and "snakemake --cores all --allowed-rules" in done.stdout

@@ -1,0 +1,92 @@
+"""Makes one backbone of `backbones.models`: trained here, copied from a path, or fetched from a hub at a pinned revision.
+
+In: an entry {form, ...}: the form is a trainer below, or `path`, or `hub`. Out: a folder in its ecosystem's own form
+(open_clip or Hugging Face), manifest.json last.
+    python -m vikdf.backbones --name llm --entry '{"form": "path", "path": "/models/llama"}' --seed 1 --output data/backbones/llm
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from vikdf import files, flags, state, tracking
+from vikdf.backbones import bert, captioner, clip, language, vectors
+
+FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.npy")  # weights as safetensors only, and no code
+
+
+def copy(*, path: Path, output: Path) -> dict:
+    """A folder that is there already: only configurations, tokenizers and safetensors are taken."""
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder: set `path` under backbones.models to the folder of the checkpoint")
+    for pattern in FOUND:
+        for file in path.glob(pattern):
+            shutil.copyfile(file, output / file.name)
+    if not any(output.glob("*.safetensors")) and not any(output.glob("*.npy")):
+        raise ValueError(f"{path} holds no *.safetensors: save the checkpoint with safetensors (pickle files are not loaded)")
+    return {}
+
+
+def fetch(*, hub: str, revision: str, output: Path) -> dict:
+    """A checkpoint of the Hugging Face hub at its pinned revision; gated ones need `hf auth login` first."""
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(hub, revision=revision, allow_patterns=list(FOUND))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"{hub} at {revision} could not be fetched ({str(error).splitlines()[0]}): check the network and, for a gated "
+            "model, `hf auth login`; or copy the folder here by hand and use {form: path, path: FOLDER}"
+        ) from None
+    return copy(path=Path(found), output=output)
+
+
+FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module whose code makes it
+    "clip": (clip.train, "backbones.clip"),
+    "captioner": (captioner.train, "backbones.captioner"),
+    "bert": (bert.train, "backbones.bert"),
+    "language": (language.train, "backbones.language"),
+    "vectors": (vectors.train, "backbones.vectors"),
+    "path": (copy, "files"),
+    "hub": (fetch, "files"),
+}
+PATHS = ("pairs", "texts", "lexicon", "path")  # keys of an entry that name inputs
+
+
+def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -> None:
+    """Makes one backbone, or copies it out of state/ when the same one was made before.
+
+    name: its name under backbones.models
+    entry: its entry: {form: clip|captioner|bert|language|vectors|path|hub, ...}
+    seed: seed of what is trained here
+    output: the folder to make
+    state_root: where finished work is kept
+    """
+    settings = dict(entry)
+    form = settings.pop("form", None)
+    if form not in FORMS:
+        raise ValueError(f"backbones.models.{name}: form is {form!r}, expected one of {', '.join(FORMS)}")
+    function, module = FORMS[form]
+    inputs = {key: Path(settings.pop(key)) for key in PATHS if key in settings}
+    if lost := [str(path) for path in inputs.values() if not path.exists()]:
+        raise ValueError(f"{lost[0]} is missing: backbones.models.{name} of params.yaml names it")
+    trained = {} if form in ("path", "hub") else {"seed": seed}
+    with state.claim(state_root, "backbones", [module], entry | trained | {"name": name}, inputs) as work:
+        if not work.finished:
+            with (
+                tracking.Run("backbones", f"backbones-{name}-all-s{seed}", entry, work.folder) as run,
+                work.finish() as aside,
+            ):
+                folder = aside / name
+                folder.mkdir()
+                scores = function(**inputs, **settings, **trained, output=folder)
+                files.write_json(folder / "manifest.json", {"form": form, "scores": scores, "sha256": files.sha256(folder)})
+                run.log(0, {key: value for key, value in scores.items() if isinstance(value, int | float)})
+        work.export(output, name)
+
+
+if __name__ == "__main__":
+    flags.main(make)

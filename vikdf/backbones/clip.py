@@ -1,0 +1,104 @@
+"""A small CLIP from scratch, with open_clip's own parts: pictures and captions in, an open_clip `local-dir:` folder out.
+
+`shuffled: true` breaks every pair (the captions go to other pictures): the control that asks whether vision matters.
+"""
+
+import io
+import json
+import random
+from pathlib import Path
+
+from vikdf import schemas
+from vikdf.backbones import tokenizer as tokenizers
+from vikdf.backbones.optimise import optimise
+
+CONTEXT = 32  # tokens of a text: the longest dialogue context of the world fits
+
+
+def config(pixels: int, patch: int, width: int, layers: int, text_layers: int, vocabulary: int) -> dict:
+    heads = width // 32
+    vision = {"image_size": pixels, "patch_size": patch, "width": width, "layers": layers, "head_width": 32}
+    text = {"context_length": CONTEXT, "vocab_size": vocabulary, "width": width, "heads": heads, "layers": text_layers}
+    text |= {"hf_tokenizer_name": "."}  # the tokenizer lies in the same folder
+    return {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}
+
+
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
+
+
+def train(
+    *,
+    pairs: Path,
+    output: Path,
+    seed: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    pixels: int,
+    patch: int,
+    width: int,
+    layers: int,
+    text_layers: int,
+    vocabulary: int,
+    shuffled: bool,
+) -> dict:
+    """Trains on (picture, caption) pairs with open_clip's contrastive loss; returns its scores on held-back pairs."""
+    import numpy as np
+    import open_clip
+    import torch
+    from PIL import Image
+
+    table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
+    captions = table["captions"].to_pylist()
+    if shuffled:
+        random.Random(f"shuffled {seed}").shuffle(captions)
+    tokenizer = tokenizers.train(
+        (caption for row in captions for caption in row),
+        vocabulary,
+        {"pad_token": "<pad>", "bos_token": "<start>", "eos_token": "<end>"},
+        template="<start> $A <end>",
+        truncation_side="left",  # of a long dialogue the end counts
+        model_max_length=CONTEXT,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(output)
+    shape = config(pixels, patch, width, layers, text_layers, len(tokenizer))
+    (output / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": shape, "preprocess_cfg": PREPROCESS}, indent=1) + "\n"
+    )
+    torch.manual_seed(seed)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{output}", load_weights=False)
+    encode = open_clip.get_tokenizer(f"local-dir:{output}")
+    images = torch.stack([preprocess(Image.open(io.BytesIO(image)).convert("RGB")) for image in table["image"].to_pylist()])  # [N, 3, S, S]
+    tokens = [encode(row) for row in captions]  # N x [captions, L]
+    held = len(images) // 10
+    rng = np.random.default_rng(seed)
+    loss_of = open_clip.ClipLoss()
+
+    def loss() -> torch.Tensor:
+        rows = rng.integers(held, len(images), batch)
+        texts = torch.stack([tokens[row][rng.integers(len(tokens[row]))] for row in rows])
+        longest = int((texts != encode.tokenizer.pad_token_id).sum(1).max())
+        return loss_of(*model(images[rows], texts[:, :longest]))
+
+    model.train()
+    final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
+    model.eval()
+    with torch.no_grad():
+        image = model.encode_image(images[:held], normalize=True)
+        text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)
+        hits = ((image @ text.T).argsort(dim=1, descending=True)[:, :10] == torch.arange(held)[:, None]).any(1)
+    save(model, output)
+    return {"loss": final, "image_to_text_recall_at_10": hits.float().mean().item(), "held_back": held}
+
+
+def save(model, output: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, output / "open_clip_model.safetensors")

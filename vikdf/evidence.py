@@ -1,0 +1,169 @@
+"""Is it the pictures? Each contrast of two systems at zero data, with a paired t-interval over seeds.
+
+In: results/evaluate/<system>-zero-s<seed>.parquet (SCORES) of every system and seed.
+Out: evidence.csv (each system's mean, then each contrast), evidence_seeds.csv (every value), evidence.md, evidence.svg.
+Run: python -m vikdf.evidence --scores results/evaluate/*-zero-s*.parquet --output results ...
+"""
+
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+
+from vikdf import files, flags, tracking
+from vikdf.tables import LOWER_IS_BETTER, markdown, read, write_csv
+
+LOOKS = ["color", "place"]  # what the demo world's CLIP can see well; size, texture and shape stand in probe.csv
+PROBED = ["accuracy", "accuracy_all", "cloze_accuracy", "cloze_rank"]
+METRICS = [("probe", f"{look}_{name}_heldout") for look in LOOKS for name in PROBED]
+METRICS += [("image_chat", name) for name in ("ppl", "bleu1", "rouge_l")]
+COLUMNS = ["contrast", "question", "a", "b", "metric", "mean_a", "mean_b", "difference", "low", "high", "seeds"]
+COLUMNS += ["excludes_zero", "favours"]
+SHOWN = [f"{look}_{name}_heldout" for look in LOOKS for name in ("accuracy_all", "cloze_accuracy")]
+
+
+def evidence(
+    *, scores: list[Path], output: Path, state_root: Path, seeds: list, contrasts: dict, confidence: float
+) -> None:
+    """Gives each contrast over the seeds, with its interval.
+
+    scores: SCORES tables of every system at zero data and of every seed
+    output: folder of evidence.csv, evidence_seeds.csv, evidence.md and evidence.svg
+    state_root: the folder `state`; the journal that feeds MLflow lies below it
+    seeds: the seeds that every system must have
+    contrasts: name -> {a, b, question}: two systems that differ in one thing, and what the difference answers
+    confidence: of the intervals: 0.95 covers the true difference in 95 of 100 repetitions
+    """
+    values = by_system(read(scores))
+    if missing := [f"{system} seed {seed}" for system in values for seed in seeds if seed not in values[system]]:
+        cure = "run `snakemake --cores all results/evidence.csv`"
+        raise ValueError(f"no zero-data scores of {', '.join(missing)}: {cure}")
+    means = [single(system, name, values, seeds, confidence) for system in values for _, name in METRICS]
+    pairs = [
+        contrast(key, pair, name, values, seeds, confidence) for key, pair in contrasts.items() for _, name in METRICS
+    ]
+    rows = [row for row in means + pairs if row]
+    every = [
+        {"system": system, "seed": seed, "metric": name, "value": values[system][seed].get(name)}
+        for system in values for seed in seeds for _, name in METRICS
+    ]  # fmt: skip
+    write_csv(output / "evidence_seeds.csv", ["system", "seed", "metric", "value"], every)
+    write_csv(output / "evidence.csv", COLUMNS, rows)
+    with files.whole(output / "evidence.md") as aside:
+        aside.write_text(readable(rows, contrasts, confidence))
+    with files.whole(output / "evidence.svg") as aside:
+        draw([row for row in rows if row["contrast"] and row["metric"] in SHOWN], confidence, aside)
+    with tracking.Run("evidence", "evidence", params={"contrasts": contrasts}, folder=state_root / "evidence") as run:
+        run.log(0, {f"{row['contrast']}/{row['metric']}": row["difference"] for row in rows if row["contrast"]})
+        for name in ("evidence.csv", "evidence_seeds.csv", "evidence.md", "evidence.svg"):
+            run.artifact(output / name)
+
+
+def by_system(rows: list[dict]) -> dict[str, dict[int, dict[str, float]]]:
+    """values[system][seed][metric], only the metrics that are contrasted, at zero data."""
+    values: dict[str, dict[int, dict[str, float]]] = {}
+    for row in rows:
+        if row["data"] == "zero" and (row["task"], row["metric"]) in METRICS:
+            values.setdefault(row["system"], {}).setdefault(row["seed"], {})[row["metric"]] = row["value"]
+    return dict(sorted(values.items()))
+
+
+def interval(values: list[float], confidence: float) -> tuple[float | None, float | None]:
+    """t-interval of the mean; of fewer than two values there is none."""
+    if len(values) < 2:
+        return None, None
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def single(system: str, name: str, values: dict, seeds: list, confidence: float) -> dict | None:
+    """A system's own mean with its interval: the row of the table that the contrasts compare."""
+    found = [values[system][seed][name] for seed in seeds if name in values[system][seed]]
+    if not found:
+        return None
+    low, high = interval(found, confidence)
+    row = dict.fromkeys(COLUMNS) | {"contrast": "", "a": system, "metric": name, "mean_a": fmean(found)}
+    return row | {"low": low, "high": high, "seeds": len(found)}
+
+
+def contrast(key: str, pair: dict, name: str, values: dict, seeds: list, confidence: float) -> dict | None:
+    """a - b, paired by seed; a seed in which one has no value (no reply states the look) is not counted."""
+    for side in ("a", "b"):
+        if pair[side] not in values:
+            raise ValueError(f"contrast {key}: no scores of {pair[side]!r}; there are: {', '.join(values)}")
+    a, b = values[pair["a"]], values[pair["b"]]
+    both = [seed for seed in seeds if name in a[seed] and name in b[seed]]
+    if not both:
+        return None
+    differences = [a[seed][name] - b[seed][name] for seed in both]
+    low, high = interval(differences, confidence)
+    apart = low is not None and (low > 0 or high < 0)
+    better = -fmean(differences) if name in LOWER_IS_BETTER or "cloze_rank" in name else fmean(differences)
+    return {
+        "contrast": key, "question": pair["question"], "a": pair["a"], "b": pair["b"], "metric": name,
+        "mean_a": fmean(a[seed][name] for seed in both), "mean_b": fmean(b[seed][name] for seed in both),
+        "difference": fmean(differences), "low": low, "high": high, "seeds": len(both),
+        "excludes_zero": "yes" if apart else "no",
+        "favours": (pair["a"] if better > 0 else pair["b"]) if apart else "neither",
+    }  # fmt: skip
+
+
+def readable(rows: list[dict], contrasts: dict, confidence: float) -> str:
+    """evidence.md: one table a question, and the systems' own means."""
+    percent = f"{100 * confidence:g} %"
+    lines = ["# Evidence: zero data, held-out nouns", ""]
+    lines += [f"Differences a - b, paired by seed, with {percent} t-intervals.", ""]
+    for key, pair in contrasts.items():
+        found = [row for row in rows if row["contrast"] == key]
+        lines += [f"## {pair['question']}", "", f"a = `{pair['a']}`, b = `{pair['b']}` ({key})", ""]
+        texts = [[row["metric"], *_numbers(row), str(row["seeds"]), row["favours"]] for row in found]
+        lines += markdown(["metric", "a", "b", "a - b", "interval", "seeds", "favours"], texts) + [""]
+    lines += ["## The systems", ""]
+    head = ["system", *(name for _, name in METRICS)]
+    systems = list(dict.fromkeys(row["a"] for row in rows if not row["contrast"]))
+    own = {(row["a"], row["metric"]): f"{row['mean_a']:.2f}" for row in rows if not row["contrast"]}
+    lines += markdown(head, [[system, *(own.get((system, name), "-") for _, name in METRICS)] for system in systems])
+    notes = [
+        "",
+        "- accuracy: among replies that state a value of the look; accuracy_all: among all replies. A reply that names "
+        "two values is wrong. cloze_rank and ppl: lower is better.",
+        "- favours: the better side where the interval leaves out 0, else neither. The intervals are not corrected for "
+        "their number.",
+        "",
+    ]
+    return "\n".join(lines + notes)
+
+
+def _numbers(row: dict) -> list[str]:
+    between = "-" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+    return [f"{row['mean_a']:.3f}", f"{row['mean_b']:.3f}", f"{row['difference']:+.3f}", between]
+
+
+def draw(rows: list[dict], confidence: float, path: Path) -> None:
+    """One panel a metric, one line a contrast: the difference and its interval; always the same bytes."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    keys = list(dict.fromkeys(row["contrast"] for row in rows))
+    with matplotlib.rc_context({"svg.hashsalt": "vikdf", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(10, 1.2 + 0.42 * 2 * max(len(keys), 1)), layout="constrained")
+        FigureCanvasSVG(figure)
+        panels = figure.subplots(2, 2, sharey=True, sharex=True).flat
+        for panel, name in zip(panels, SHOWN, strict=True):
+            panel.set_title(name.removesuffix("_heldout").replace("_", " "))
+            panel.axvline(0, color="0.6", linewidth=1)
+            for row in (row for row in rows if row["metric"] == name):
+                height, found = len(keys) - keys.index(row["contrast"]), row["low"] is not None
+                color = "#1b7837" if row["excludes_zero"] == "yes" else "0.35"
+                panel.plot([row["low"], row["high"]] if found else [], [height] * 2 * found, color=color, linewidth=2)
+                panel.plot([row["difference"]], [height], "o", color=color, markersize=5)
+            panel.set_yticks(range(len(keys), 0, -1), keys)
+            panel.spines[["top", "right"]].set_visible(False)
+        figure.supxlabel(f"difference a - b, held-out nouns, zero data; {100 * confidence:g} % t-interval over seeds")
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    flags.main(evidence)

@@ -1,0 +1,152 @@
+"""Fine-tunes a system on text-only dialogues; the checkpoint with the lowest validation NLL of the same corpus is kept.
+
+In: data/dialogues; where the weights begin (a pretrained folder, or the system tuned on Reddit); the frozen parts below
+data/backbones. Out: <output>/ with model.safetensors, config.json, tuned.json (all that was trained in any stage, by name),
+curves.jsonl, metrics.json. The fraction `zero` tunes on Reddit; full, quarter and eighth tune the `zero` product further, on
+that part of Image-Chat.
+Run: python -m vikdf.finetune --system vikdf --fraction zero --start results/pretrain/vikdf-s1 ... (see --help)
+"""
+
+import json
+from pathlib import Path
+
+from vikdf import files, flags, schemas, state, systems
+
+ZERO, TUNED_ON = "zero", {"zero": "reddit"}  # every other fraction is one of Image-Chat's data
+COLUMNS = ["split", "position", "context", "response"]
+
+
+def task_of(fraction: str) -> str:
+    return TUNED_ON.get(fraction, "image_chat")
+
+
+def rows_of(path: Path, split: str, fraction: str) -> dict[str, list]:
+    """Contexts and responses of the named fraction of a split."""
+    import pyarrow.compute as pc
+
+    from vikdf import dialogues
+
+    table = schemas.read(path, schemas.DIALOGUES, COLUMNS)
+    part = dialogues.fraction(table.filter(pc.equal(table["split"], split)), fraction)
+    if not part.num_rows:
+        raise ValueError(
+            f"{path} has no row in the split {split!r}: expected some to tune on; see `dialogues` in params.yaml"
+        )
+    return {"contexts": part["context"].to_pylist(), "responses": part["response"].to_pylist()}
+
+
+def objective(responder):
+    """Section 3.4.2: the summed NLL of the responses and their tokens, as the loop wants it."""
+    import torch
+
+    class Objective(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.responder = responder
+
+        def forward(self, batch: dict):
+            nll, tokens = self.responder.nll(**batch)  # [B], [B]
+            return nll.sum(), tokens.sum(), {"nll": nll.sum() / tokens.sum()}
+
+    return Objective()
+
+
+def validation(responder, rows: dict[str, list], batch: int):
+    """() -> NLL per response token of all validation rows."""
+    sizes = [len(" ".join([*turns, said])) for turns, said in zip(rows["contexts"], rows["responses"], strict=True)]
+    places = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))  # like lengths together: less padding
+
+    def value() -> float:
+        total, tokens = 0.0, 0
+        for start in range(0, len(places), batch):
+            picked = places[start : start + batch]
+            nll, counts = responder.nll(**{name: [column[i] for i in picked] for name, column in rows.items()})
+            total, tokens = total + nll.double().sum().item(), tokens + counts.sum().item()
+        return total / tokens
+
+    return value
+
+
+def begin(entry: dict, system: str, start: Path | None, backbones: Path, lora: dict, fraction: str, seed: int):
+    """What is tuned, and what was trained in it before, by name."""
+    tuned = files.read_json(start / "tuned.json") if start else {}
+    if fraction != ZERO:
+        return systems.again(start, backbones), tuned
+    return systems.named(system).learner(entry, start, backbones, lora, seed), tuned
+
+
+def train(work, responder, tuned: dict, path: Path, fraction: str, numbers, journal) -> None:
+    """Tunes on the fraction, and writes the product."""
+    from accelerate import PartialState
+
+    from vikdf import loop
+
+    responder.to(PartialState().device)
+    # On Reddit always all rows: `zero` says how much of Image-Chat was seen.
+    rows = rows_of(path, "train", "full" if fraction == ZERO else fraction)
+    valid = rows_of(path, "valid", "full")
+
+    def fetch(picked: list[tuple[int, int]]) -> dict:
+        return {name: [column[row] for _, row in picked] for name, column in rows.items()}
+
+    value = validation(responder, valid, numbers.micro_batch)
+    aim, count = objective(responder), len(rows["contexts"])
+    at = loop.train(aim, fetch, count, numbers, folder=work.checkpoints, journal=journal, validate=value)
+    tuned = tuned | {name: part.numel() for name, part in responder.named_parameters() if part.requires_grad}
+    found = {"rows": count, "best_step": at.best["step"], "validation_nll": at.best["validation"]}
+    if state.main_process():
+        with work.finish() as product:
+            responder.save(product)
+            files.write_json(product / "tuned.json", tuned)
+            (product / "curves.jsonl").write_text(
+                "".join(json.dumps(point, sort_keys=True) + "\n" for point in at.curves)
+            )
+            files.write_json(product / "metrics.json", found | {"steps": at.step, "tuned_params": sum(tuned.values())})
+        journal.log(at.step, found)
+
+
+def finetune(
+    *,
+    start: list[Path],
+    dialogues: Path,
+    backbones: Path,
+    output: Path,
+    state_root: Path,
+    system: str,
+    fraction: str,
+    seed: int,
+    entry: dict,
+    lora: dict,
+    training: dict,
+) -> None:
+    """Fine-tunes one system on text-only dialogues (paper, section 3.4.2); goes on where it was stopped.
+
+    start: where the weights begin: a pretrained folder, the system's `zero` product, or none
+    dialogues: folder of the dialogue tables
+    backbones: folder of the backbones
+    output: folder of the tuned parts
+    state_root: where checkpoints and finished work are kept
+    system: the system's name
+    fraction: zero (tuned on Reddit), or full | quarter | eighth (tuned further on that part of Image-Chat)
+    seed: of new weights and the data order
+    entry: the system's entry in params.yaml
+    lora: {rank, alpha} where the entry has LoRA
+    training: numbers of the loop (vikdf.loop.Numbers)
+    """
+    begun, path = (start[0] if start else None), dialogues / f"{task_of(fraction)}.parquet"
+    entry = {name: value for name, value in entry.items() if name != "fractions"}
+    params = {"system": system, "fraction": fraction, "seed": seed, "entry": entry, "lora": lora, "training": training}
+    inputs = {"dialogues": path} | ({"start": begun} if begun else {"llm": backbones / entry["llm"]})
+    with state.claim(state_root, "finetune", ["finetune", *systems.modules(system)], params, inputs) as work:
+        if not work.finished:
+            from vikdf import loop
+
+            tags = {"system": system, "fraction": fraction, "seed": seed}
+            with work.tracked(f"finetune-{system}-{fraction}-s{seed}", params, tags) as journal:
+                responder, tuned = begin(entry, system, begun, backbones, lora, fraction, seed)
+                train(work, responder, tuned, path, fraction, loop.Numbers(seed=seed, **training), journal)
+        work.export(output)
+
+
+if __name__ == "__main__":
+    flags.main(finetune)

@@ -1,0 +1,60 @@
+"""A stage's command line, made from its function: the keyword-only signature is the flags and the params section.
+
+    if __name__ == "__main__":
+        flags.main(filter_pairs)
+
+`name: type` becomes `--name VALUE` (underscores as dashes); Path, str, int, float and bool are read as such,
+`list[Path]` takes several values, any other type (dict, list, X | None) is read as JSON. Lines `name: meaning` of the
+docstring become the help. A ValueError or an OSError is the user's: one sentence, the command to repeat, exit status 1.
+"""
+
+import argparse
+import inspect
+import json
+import re
+import shlex
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _argument(annotation) -> dict:
+    if annotation is bool:
+        return {"type": lambda text: {"true": True, "false": False}[text.lower()], "metavar": "true|false"}
+    if annotation in (int, float, str, Path):
+        return {"type": annotation, "metavar": annotation.__name__.upper()}
+    if typing.get_args(annotation) == (Path,) and typing.get_origin(annotation) is list:
+        return {"type": Path, "nargs": "*", "metavar": "PATH"}
+    return {"type": json.loads, "metavar": "JSON"}
+
+
+def parser(function: Callable) -> argparse.ArgumentParser:
+    module = function.__module__ if function.__module__ != "__main__" else inspect.getmodule(function).__spec__.name
+    text = inspect.cleandoc(function.__doc__ or "")
+    meanings = dict(re.findall(r"^ *(\w+): (.+)$", text, flags=re.MULTILINE))
+    about = re.sub(r"^ *\w+: .+\n?", "", text, flags=re.MULTILINE).strip()
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module.removesuffix('.__main__')}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        extra = {"required": True} if required else {"default": parameter.default}
+        meaning = meanings.get(name, "") + ("" if required else f" (default: {parameter.default})")
+        made.add_argument(
+            f"--{name.replace('_', '-')}", help=meaning.replace("%", "%%"), **extra, **_argument(parameter.annotation)
+        )
+    return made
+
+
+def main(function: Callable) -> None:
+    made = parser(function)
+    values = vars(made.parse_args())
+    try:
+        function(**values)
+    except (ValueError, OSError) as error:
+        print(f"\n{made.prog}: {error}", file=sys.stderr)
+        print(f"to repeat this step alone: {made.prog} {shlex.join(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,151 @@
+"""Answers the test dialogues: one process loads a system once and answers every task of its row of table 1.
+
+In: data/dialogues; the fine-tuned system (or none, where it is prompted); the frozen parts below data/backbones.
+Out: a table (RESPONSES): the answer, the NLL of the reference over all its tokens, and for probe rows the NLL of each
+choice put into the answer. A system tuned on Reddit alone (fraction zero) answers Reddit, Image-Chat and the probe; tuned on
+Image-Chat, it answers Image-Chat.
+Run: python -m vikdf.generate --system vikdf --fraction zero --seed 1 --tuned results/finetune/vikdf-zero-s1 ... (see --help)
+
+Dialogues are sorted by length, so that a batch holds like with like, and answered in chunks; each finished chunk is kept
+in state/, so that a stopped run goes on with the next one.
+"""
+
+import json
+from pathlib import Path
+
+from vikdf import files, flags, schemas, state, systems
+
+CHUNK = 1024  # dialogues between two files in state/
+IMAGES = "none"  # no system here sees a picture while it answers
+
+
+def tasks(fraction: str, tuned: bool) -> dict[str, str]:
+    """Task -> what table 1 calls the data that the system was tuned on."""
+    if fraction != "zero":
+        return {"image_chat": fraction}
+    return {"reddit": "full" if tuned else "zero", "image_chat": "zero", "probe": "zero"}
+
+
+def asked(path: Path) -> list[dict]:
+    import pyarrow.compute as pc
+
+    table = schemas.read(path, schemas.DIALOGUES)
+    rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
+    if not rows:
+        raise ValueError(
+            f"{path} has no row in the split 'test': expected some to answer; see `dialogues` in params.yaml"
+        )
+    return rows
+
+
+def answer(answerer, rows: list[dict], decoding: dict, batch: int) -> list[dict]:
+    """hypothesis, nll, tokens and cloze of each row."""
+    contexts = [row["context"] for row in rows]
+    said = answerer.generate(contexts, **decoding, batch=batch)
+    nll, tokens = answerer.score(contexts, [row["response"] for row in rows], batch)
+    made = [
+        {"hypothesis": text, "nll": value, "tokens": count, "cloze": []}
+        for text, value, count in zip(said, nll, tokens, strict=True)
+    ]
+    probes = [i for i, row in enumerate(rows) if row["probe"]]
+    choices = [json.loads(rows[i]["probe"])["answers"] for i in probes]
+    for i, values in zip(probes, answerer.cloze([contexts[i] for i in probes], choices, batch), strict=True):
+        made[i]["cloze"] = values
+    return made
+
+
+def answer_all(work, load, rows: list[dict], decoding: dict, batch: int) -> list[dict]:
+    """All rows in chunks of like length, longest first; chunks that are there already are read, not repeated."""
+    from tqdm import tqdm
+
+    from vikdf.signals import Signals
+
+    order = sorted(range(len(rows)), key=lambda i: (-len(" ".join(rows[i]["context"])), i))
+    chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+    answerer, made = None, [{}] * len(rows)
+    with Signals() as signals:
+        for number, places in enumerate(bar := tqdm(chunks, desc="answering", unit="chunk", mininterval=5)):
+            part = work.checkpoints / f"{number:06d}.json"
+            if not part.exists():
+                answerer = answerer or load()
+                files.write_json(part, answer(answerer, [rows[i] for i in places], decoding, batch))
+            for i, values in zip(places, files.read_json(part), strict=True):
+                made[i] = values
+            bar.set_postfix({"dialogues": len(places)})
+            if signals.name:
+                said = f"stopped by {signals.name} after chunk {number + 1} of {len(chunks)}"
+                raise InterruptedError(f"{said}; nothing is lost: the same command goes on from there ({work.folder})")
+    return made
+
+
+def loader(entry: dict, system: str, tuned: Path | None, backbones: Path):
+    """() -> the system, ready to answer."""
+
+    def load():
+        from accelerate import PartialState
+
+        answerer = systems.named(system).answerer(entry, tuned, backbones)
+        return answerer.to(PartialState().device).eval()
+
+    return load
+
+
+def generate(
+    *,
+    tuned: list[Path],
+    dialogues: Path,
+    backbones: Path,
+    output: Path,
+    state_root: Path,
+    system: str,
+    fraction: str,
+    seed: int,
+    entry: dict,
+    decoding: dict,
+    batch: int,
+) -> None:
+    """Answers the test dialogues with one system, and scores the references.
+
+    tuned: the fine-tuned system; none for a prompted one
+    dialogues: folder of the dialogue tables
+    backbones: folder of the backbones
+    output: the table to write
+    state_root: where finished chunks are kept
+    system: the system's name
+    fraction: zero | full | quarter | eighth: what of Image-Chat the system was tuned on
+    seed: of the system's training
+    entry: the system's entry in params.yaml
+    decoding: {beams, no_repeat_ngram, max_new_tokens}
+    batch: dialogues answered at once
+    """
+    product = tuned[0] if tuned else None
+    wanted = tasks(fraction, tuned=product is not None)
+    paths = {task: dialogues / f"{task}.parquet" for task in wanted}
+    entry = {name: value for name, value in entry.items() if name != "fractions"}
+    params = {
+        "system": system,
+        "fraction": fraction,
+        "seed": seed,
+        "entry": entry,
+        "decoding": decoding,
+        "batch": batch,
+    }
+    inputs = paths | ({"tuned": product} if product else {"llm": backbones / entry["llm"]})
+    with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
+        if not work.finished:
+            rows = [row for path in paths.values() for row in asked(path)]
+            made = answer_all(work, loader(entry, system, product, backbones), rows, decoding, batch)
+            count = sum(files.read_json(product / "tuned.json").values()) if product else 0
+            same = {"system": system, "images": IMAGES, "seed": seed, "tuned_params": count}
+            table = [
+                {"id": row["id"], "task": row["task"], "data": wanted[row["task"]], "context": row["context"]}
+                | {"reference": row["response"], "probe": row["probe"], **same, **values}
+                for row, values in zip(rows, made, strict=True)
+            ]
+            with work.finish() as aside:
+                schemas.write(table, aside / "responses.parquet", schemas.RESPONSES)
+        work.export(output, "responses.parquet")
+
+
+if __name__ == "__main__":
+    flags.main(generate)

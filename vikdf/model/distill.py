@@ -1,0 +1,138 @@
+"""Knowledge distillation (section 3.2, Figure 3): TIM, TAMIM and IAMTM, one class an equation.
+
+Each forward gives (sum, count): the loss is their quotient, so that micro-batches and ranks add up exactly.
+`cover` draws what is masked from an explicit generator (on the CPU), so that runs repeat and resume.
+
+Shapes: B batch, L text tokens, P image patches + 1, m masked places a row, n queries, D IQ-Former width,
+E CLIP's joint width, V CLIP's text vocabulary, S side of the picture, p side of a ViT patch.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vikdf.model.iqformer import FusionBlock
+
+COLDEST = 0.01  # the temperature's lower bound, as in CLIP: below it one pair decides the whole gradient
+
+
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """Rows of x [B, L, E] at places [B, m] -> [B, m, E]."""
+    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
+
+
+class TIM(nn.Module):
+    """Text-image matching, Equation 2: contrast of K_T and K_I in the batch, mean of both directions (chance: ln B).
+
+    `pooled`: cosine of the first knowledge vectors, each in a learned projection (the original code; in the 159 M).
+    `set`: cosine of the whole sets K_T and K_I, as the paper words it; nothing is projected.
+    """
+
+    def __init__(self, *, width: int, kind: str, projection: int, temperature: float):
+        super().__init__()
+        if kind not in ("pooled", "set"):
+            raise ValueError(f"tim is {kind!r}: expected 'pooled' or 'set'")
+        self.kind = kind
+        self.text = nn.Linear(width, projection) if kind == "pooled" else None
+        self.image = nn.Linear(width, projection) if kind == "pooled" else None
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))  # fp32 also where the rest is bf16
+
+    def embed(self, K: Tensor, projection: nn.Linear | None) -> Tensor:
+        x = K.flatten(1) if projection is None else projection(K[:, 0])
+        return F.normalize(x.float(), dim=-1)  # [B, n * D or projection]
+
+    def similarity(self, K_T: Tensor, K_I: Tensor) -> Tensor:
+        return self.embed(K_T, self.text) @ self.embed(K_I, self.image).T  # [B, B]
+
+    def forward(self, K_T: Tensor, K_I: Tensor) -> tuple[Tensor, int]:
+        with torch.no_grad():
+            self.log_scale.clamp_(0, math.log(1 / COLDEST))  # bounded in place: at the bound its gradient lives on
+        logits = self.similarity(K_T, K_I) * self.log_scale.exp()
+        pairs = torch.arange(len(logits), device=logits.device)
+        both = F.cross_entropy(logits, pairs, reduction="sum") + F.cross_entropy(logits.T, pairs, reduction="sum")
+        return both / 2, len(logits)
+
+
+class TAMIM(nn.Module):
+    """Text-assisted masked image modelling, Equation 3: mean absolute error of the masked, normalised pixels.
+
+    Squares of `mask_pixels` are set to 0 after normalisation; the fusion block lets the covered picture's states read
+    K_T; a 1x1 convolution and a pixel shuffle give the picture back. Only masked patches are computed in training.
+    """
+
+    def __init__(self, *, width: int, knowledge_width: int, heads: int, pixels: int, patch: int,
+                 mask_pixels: int, ratio: float, leave_unchanged: float):  # fmt: skip
+        super().__init__()
+        if mask_pixels % patch or pixels % mask_pixels:
+            raise ValueError(
+                f"mask_pixels is {mask_pixels}: expected a multiple of CLIP's patch ({patch}) "
+                f"that divides the side of its picture ({pixels})"
+            )
+        self.patch, self.grid, self.ratio, self.leave_unchanged = patch, pixels // patch, ratio, leave_unchanged
+        self.block = FusionBlock(width, knowledge_width, heads)
+        self.decoder = nn.Conv2d(width, 3 * patch * patch, kernel_size=1)
+        numbers = torch.arange(self.grid**2, device="cpu").view(1, 1, self.grid, self.grid)
+        squares = F.pixel_unshuffle(numbers, mask_pixels // patch).flatten(2)[0].T  # [squares, patches in each]
+        self.register_buffer("squares", squares.contiguous(), persistent=False)
+
+    def cover(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The covered pictures [B, 3, S, S] and the numbers of their masked patches [B, m]."""
+        squares = self.squares.to(pixels.device)
+        count = max(1, round(self.ratio * len(squares)))
+        scores = torch.rand(len(pixels), len(squares), generator=generator)
+        chosen = scores.argsort(dim=1)[:, :count]  # [B, masked squares]
+        kept = torch.rand(chosen.shape, generator=generator) < self.leave_unchanged
+        masked = squares[chosen.to(pixels.device)]  # [B, masked squares, patches in each]
+        shown = kept.to(pixels.device)[..., None].expand_as(masked).flatten(1).to(pixels.dtype)
+        canvas = pixels.new_ones(len(pixels), self.grid**2).scatter(1, masked.flatten(1), shown)
+        canvas = canvas.view(-1, 1, self.grid, self.grid).repeat_interleave(self.patch, 2)
+        return pixels * canvas.repeat_interleave(self.patch, 3), masked.flatten(1)
+
+    def forward(self, H: Tensor, K_T: Tensor, pixels: Tensor, masked: Tensor) -> tuple[Tensor, int]:
+        """H [B, P, E]: states of the covered pictures, the pooled one first."""
+        fused = self.block(take(H[:, 1:], masked), K_T)  # [B, m, E]
+        guess = F.linear(fused, self.decoder.weight.flatten(1), self.decoder.bias)  # [B, m, 3 p p]: the convolution
+        truth = F.pixel_unshuffle(pixels, self.patch).flatten(2).transpose(1, 2)  # [B, P - 1, 3 p p]
+        error = (guess.float() - take(truth, masked)).abs()
+        return error.sum(), error.numel()
+
+    def draw(self, H: Tensor, K_T: Tensor) -> Tensor:
+        """The whole reconstructed picture, normalised pixels: [B, 3, S, S]."""
+        fused = self.block(H[:, 1:], K_T).transpose(1, 2).unflatten(2, (self.grid, self.grid))  # [B, E, grid, grid]
+        return F.pixel_shuffle(self.decoder(fused), self.patch)
+
+
+class IAMTM(nn.Module):
+    """Image-assisted masked text modelling, Equation 4: cross-entropy of the masked tokens.
+
+    CLIP has no mask token: a masked place holds the end-of-text id. Its text tower is causal: what stands behind a
+    masked place, and what the picture shows, can come from K_I alone.
+    """
+
+    def __init__(self, *, width: int, knowledge_width: int, heads: int, vocabulary: int,
+                 end_of_text: int, ratio: float, leave_unchanged: float):  # fmt: skip
+        super().__init__()
+        self.end_of_text, self.ratio, self.leave_unchanged = end_of_text, ratio, leave_unchanged
+        self.block = FusionBlock(width, knowledge_width, heads)
+        self.decoder = nn.Linear(width, vocabulary)
+
+    def cover(self, tokens: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The covered tokens [B, L] and which are masked [B, L]: words only (no start, no end), one at least."""
+        score = torch.rand(tokens.shape, generator=generator).to(tokens.device)
+        kept = (torch.rand(tokens.shape, generator=generator) < self.leave_unchanged).to(tokens.device)
+        words = mask & (tokens != self.end_of_text)
+        words[:, 0] = False
+        score = score.masked_fill(~words, 2.0)
+        masked = words & ((score < self.ratio) | (score == score.min(dim=1, keepdim=True).values))
+        return tokens.masked_fill(masked & ~kept, self.end_of_text), masked
+
+    def forward(self, H: Tensor, K_I: Tensor, tokens: Tensor, masked: Tensor) -> tuple[Tensor, int]:
+        """H [B, L, E]: states of the covered tokens; block and head run at masked places only."""
+        most = max(1, int(masked.sum(1).max()))
+        places = masked.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # [B, m]: masked ones first
+        real = masked.gather(1, places)
+        fused = self.block(take(H, places), K_I)[real]  # [masked tokens, E]
+        logits = self.decoder(fused).float()  # [masked tokens, V]
+        return F.cross_entropy(logits, tokens.gather(1, places)[real], reduction="sum"), len(logits)

@@ -1,0 +1,65 @@
+"""The order of the data is a function of the seed and the epoch: f(seed, epoch); where a run stands in it is (epoch, position).
+
+In: the number of rows, a batch size, a seed. Out: batches of (epoch, row), from any (epoch, position) on, without end.
+Nothing else decides the order: not the number of loader workers or processes, not what ran before. So a run that goes
+on from (epoch, position) sees exactly the batches that it would have seen. Used by vikdf.loop.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The rows of one epoch in their order."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def draw(choices: int, seed: int, epoch: int, row: int) -> int:
+    """Which of a row's choices (its captions) is drawn in this epoch: the same for any batch size, worker or process."""
+    return int(np.random.default_rng([seed, epoch, row, 1]).integers(choices))
+
+
+def lot(seed: int, epoch: int, row: int) -> int:
+    """The seed of what is drawn for the batch that begins at this row (masks, prompts): a function of its place too."""
+    return int(np.random.default_rng([seed, epoch, row, 2]).integers(2**62))
+
+
+def derangement(rows: int, seed: int) -> np.ndarray:
+    """A permutation without a fixed point, by Sattolo's walk: one cycle through all rows, so no row keeps its place."""
+    if rows < 2:
+        raise ValueError(f"{rows} row cannot change places with another: at least two rows are needed to shuffle pairs")
+    random, places = np.random.default_rng(seed), np.arange(rows)
+    for i in range(rows - 1, 0, -1):
+        j = random.integers(i)
+        places[i], places[j] = places[j], places[i]
+    return places
+
+
+class Batches:
+    """A batch sampler that starts anywhere and never ends; what does not fill a batch is left out of its epoch.
+
+    Each process takes its share of every batch: rows rank, rank + processes, ... A set smaller than a batch is one batch.
+    """
+
+    def __init__(
+        self, rows: int, batch: int, seed: int, epoch: int = 0, position: int = 0, rank: int = 0, processes: int = 1
+    ):
+        if rows < processes:
+            raise ValueError(f"{rows} rows to train on, but {processes} processes: give at least one row to each")
+        self.rows, self.batch, self.seed = rows, min(batch, rows), seed
+        self.epoch, self.position, self.rank, self.processes = epoch, position, rank, processes
+
+    def after(self, epoch: int, position: int) -> tuple[int, int]:
+        """Where a run stands after the batch that begins at (epoch, position)."""
+        position += self.batch
+        return (epoch, position) if position + self.batch <= self.rows else (epoch + 1, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, position, rows = self.epoch, self.position, order(self.rows, self.seed, self.epoch)
+        while True:
+            share = rows[position : position + self.batch][self.rank :: self.processes]
+            yield [(epoch, int(row)) for row in share]
+            following, position = self.after(epoch, position)
+            if following != epoch:
+                epoch, rows = following, order(self.rows, self.seed, following)

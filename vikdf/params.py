@@ -1,0 +1,155 @@
+"""params.yaml: read, checked against workflow/schemas/params.schema.yaml, and turned into a stage's flags.
+
+In: a params file. Out: its values as plain dicts, or one sentence that names the key and the cure.
+Used by the Snakefile, `vikdf validate` and the tests: python -m vikdf.cli validate params.yaml
+"""
+
+import difflib
+import json
+import shlex
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/params.schema.yaml"
+
+MODELS = ["backbones.models"]
+SYSTEMS = ["finetune.systems", "baselines"]
+NAMES = [  # (a value that names an entry, the sections that may hold the entry, names that are always there)
+    *[(f"{where}.{part}", MODELS, []) for where in ("pretrain", "ablations.*") for part in ("clip", "bert", "llm")],
+    ("baselines.*.llm", MODELS, []),
+    ("finetune.systems.*.pretrain", ["ablations"], ["vikdf"]),
+    *[(f"evidence.contrasts.*.{side}", SYSTEMS, []) for side in ("a", "b")],
+]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key written twice: the second would win without a word."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"line {node.start_mark.line + 1}: the key `{key}` stands twice in one section; keep one")
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path, schema: Path = SCHEMA) -> dict:
+    """The params of a file, checked; a ValueError says in one sentence what is wrong and what would be right."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} is missing: copy one from presets/, for example `cp presets/demo.yaml {path}`")
+    try:
+        values = yaml.load(path.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
+    check(values, yaml.safe_load(schema.read_text()), path)
+    check_names(values, path)
+    return values
+
+
+def check(values, schema: dict, path: Path) -> None:
+    """Raises a ValueError for the first wrong key, unknown keys first: a typo also leaves a key missing."""
+    order = ["additionalProperties", "required"]
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(values),
+        key=lambda error: (order.index(error.validator) if error.validator in order else 2, str(error.json_path)),
+    )
+    if errors:
+        more = f" ({len(errors) - 1} more wrong after this one)" if len(errors) > 1 else ""
+        raise ValueError(f"{path}: {_sentence(errors[0])}{more}")
+
+
+def check_names(values: dict, path: Path) -> None:
+    """Raises a ValueError for the first value that names an entry which is not there."""
+    for place, sections, besides in NAMES:
+        known = [name for part in sections for entries in _found(values, part).values() for name in entries] + besides
+        for dotted, name in _found(values, place).items():
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                advice = f"did you mean `{close[0]}`?" if close else f"known there: {', '.join(known)}"
+                where = " or ".join(f"`{part}`" for part in sections)
+                raise ValueError(f"{path}: `{dotted}` is {name}, but {where} has no entry of that name; {advice}")
+
+
+def _found(values, pattern: str) -> dict:
+    """What a dotted pattern reaches, by its dotted place; a star stands for every key."""
+    reached = {"": values}
+    for part in pattern.split("."):
+        reached = {
+            f"{where}.{key}".strip("."): inner[key]
+            for where, inner in reached.items()
+            if isinstance(inner, dict)
+            for key in (inner if part == "*" else [part])
+            if key in inner
+        }
+    return reached
+
+
+def _sentence(error) -> str:
+    where = ".".join(map(str, error.absolute_path))
+    dotted = f"{where}." if where else ""
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(key for key in error.instance if key not in known)
+        close = difflib.get_close_matches(str(unknown), known, n=1)
+        listed = f"known here: {', '.join(known) or 'no key at all'}"
+        return f"unknown key `{dotted}{unknown}`; " + (f"did you mean `{dotted}{close[0]}`?" if close else listed)
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        meaning = error.schema.get("properties", {}).get(missing, {}).get("description", "")
+        return f"the key `{dotted}{missing}` is missing" + (f" ({meaning})" if meaning else "")
+    found = json.dumps(error.instance, default=str)
+    found = found if len(found) < 60 else found[:57] + "..."
+    meaning = error.schema.get("description", "")
+    return f"`{where}` is {found}, but should be {_wanted(error)}" + (f" ({meaning})" if meaning else "")
+
+
+def _wanted(error) -> str:
+    value = error.validator_value
+    wanted = {
+        "type": lambda: " or ".join(value if isinstance(value, list) else [value]) + _number_hint(error.instance),
+        "enum": lambda: "one of " + ", ".join(map(str, value)),
+        "const": lambda: str(value),
+        "minimum": lambda: f"at least {value}",
+        "maximum": lambda: f"at most {value}",
+        "exclusiveMinimum": lambda: f"above {value}",
+        "exclusiveMaximum": lambda: f"below {value}",
+        "minItems": lambda: f"a list of at least {value}",
+        "pattern": lambda: f"text like {value}",
+    }
+    return wanted[error.validator]() if error.validator in wanted else error.message
+
+
+def _number_hint(found) -> str:
+    """YAML reads 1e-4 as text: a number with an exponent needs its point."""
+    if not isinstance(found, str):
+        return ""
+    try:
+        number = float(found)
+    except ValueError:
+        return ""
+    return f", written {number:.1e}" if "e" in found.lower() else f", written {number:g} without quotes"
+
+
+def section(params: dict, name: str) -> dict:
+    """The section by name; a dot goes down, as in `sources.world`."""
+    for part in name.split("."):
+        params = params[part]
+    return params
+
+
+def as_flags(values: dict) -> str:
+    """Key and value as a stage's module takes them, quoted for the shell; lists, dicts and null as JSON."""
+    return " ".join(f"--{key.replace('_', '-')} {shlex.quote(_text(value))}" for key, value in values.items())
+
+
+def _text(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

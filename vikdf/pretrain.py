@@ -1,0 +1,218 @@
+"""Distils visual knowledge: trains the IQ-Former and the heads of the five losses in one run; CLIP and the LLM stay frozen.
+
+In: data/shards (pictures with captions), the folders of CLIP, BERT and LLM below data/backbones. Out: <output>/ with
+model.safetensors (the trained parts), config.json, tuned.json (what was trained, by name), curves.jsonl (a line a point:
+step and losses), metrics.json (last losses; how well K matches and rebuilds pictures that were held back).
+Run: python -m vikdf.pretrain --shards data/shards --backbones data/backbones ... (see --help; the rule names all flags)
+"""
+
+import json
+from pathlib import Path
+
+from vikdf import files, flags, order, state
+
+LOSSES = ("tim", "tamim", "iamtm", "iaci", "iakr")
+
+
+def split(rows: int, held_back: int, seed: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held back for the scores: at most a tenth of all."""
+    places = order.order(rows, seed, 0).tolist()
+    held = min(held_back, rows // 10)
+    return sorted(places[held:]), sorted(places[:held])
+
+
+def captions_of(shards, rows: list[int], shuffle_pairs: bool, seed: int) -> list[list[str]]:
+    """The captions of each row; with shuffle_pairs those of another picture: no row keeps its own."""
+    captions = [shards.index["captions"][row].as_py() for row in rows]
+    return [captions[place] for place in order.derangement(len(rows), seed)] if shuffle_pairs else captions
+
+
+class Pairs:
+    """Pictures with their captions, as batches for VIKDF.sums; with `cache` decoded, read and encoded once, in memory."""
+
+    def __init__(self, shards, rows: list[int], captions: list[list[str]], clip, llm, seed: int, cache: bool, device):
+        self.shards, self.rows, self.captions = shards, rows, captions
+        self.clip, self.llm, self.seed, self.cached = clip, llm, seed, {}
+        if cache:
+            self._cache(device)
+
+    def batch(self, picked: list[tuple[int, int]]) -> dict:
+        """(epoch, row), ... -> a batch: each picture with the one of its captions that this epoch draws."""
+        import torch
+
+        numbers = [row for _, row in picked]
+        drawn = [order.draw(len(self.captions[row]), self.seed, epoch, row) for epoch, row in picked]
+        said = [self.captions[row][i] for row, i in zip(numbers, drawn, strict=True)]
+        lot = order.lot(self.seed, *picked[0])  # of the masks and prompts: a function of the place in the data
+        if not self.cached:
+            pixels = torch.stack([self.pixels(row) for row in numbers])
+            return {"pixels": pixels, "clip_tokens": self.clip.tokenize(said), "captions": said, "lot": lot}
+        texts = [self.cached["places"][text] for text in said]
+        made = {name: self.cached[name][numbers] for name in ("pixels", "h_image")}
+        made |= {name: self.cached[name][texts] for name in ("clip_tokens", "h_text")}
+        return made | {"caption_ids": [self.cached["caption_ids"][text] for text in texts], "lot": lot}
+
+    def pixels(self, row: int):
+        return self.clip.preprocess(self.shards[self.rows[row]]["image"])  # [3, S, S]
+
+    def _cache(self, device) -> None:
+        """CLIP is frozen: what it makes of whole pictures and captions is the same at every step."""
+        import torch
+        from tqdm import tqdm
+
+        texts = sorted({text for row in self.captions for text in row})
+        tokens = self.clip.tokenize(texts)
+        tokens = tokens[:, : self.clip.text_mask(tokens).shape[1]]  # [texts, L]
+        pixels = torch.stack([self.pixels(row) for row in tqdm(range(len(self.rows)), desc="pictures", mininterval=5)])
+        encode = {"h_text": (self.clip.states, tokens), "h_image": (self.clip.image, pixels)}
+        for name, (function, given) in encode.items():
+            parts = tqdm(given.split(256), desc=name, unit="batch", mininterval=5)
+            self.cached[name] = torch.cat([function(part.to(device)).cpu() for part in parts])
+        self.cached |= {"places": {text: i for i, text in enumerate(texts)}, "clip_tokens": tokens, "pixels": pixels}
+        self.cached["caption_ids"] = self.llm.tokenize(texts)
+
+
+def objective(model, weights: dict[str, float]):
+    """Equations 5 and 9 as the loop wants them; a weight of 0 leaves the loss, and what only it trains, out."""
+    import torch
+
+    wanted = tuple(name for name in LOSSES if weights[name])
+    for name in set(LOSSES) - set(wanted) - {"iaci"}:
+        getattr(model, name).requires_grad_(False)
+    model.source.into_llm.requires_grad_(bool(weights["iaci"] or weights["iakr"]))
+
+    class Objective(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: dict):
+            generator = torch.Generator().manual_seed(batch["lot"])
+            sums = self.model.sums(batch, generator, wanted)
+            losses = {name: total / count for name, (total, count) in sums.items()}
+            rows = len(batch["clip_tokens"])
+            return sum(weights[name] * loss for name, loss in losses.items()) * rows, rows, losses
+
+    return Objective()
+
+
+def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
+    """On pictures held back: is a caption's K nearest to its own picture's, and is a masked picture rebuilt better than by
+    the mean picture of the training data?"""
+    import torch
+    from accelerate.utils import send_to_device
+    from torch.nn import functional as F
+
+    from vikdf.model.distill import take
+
+    whole = [(0, row) for row in range(len(pairs.rows))]
+    K_T, K_I, hits, errors, plain, counted = [], [], 0, 0.0, 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(whole), 50):
+            batch = send_to_device(pairs.batch(whole[start : start + 50]), device)
+            K_T.append(model.source.iqformer(*model.source.clip.text(batch["clip_tokens"])))
+            K_I.append(model.source.iqformer(model.source.clip.image(batch["pixels"])))
+            total, count = model.sums(batch, torch.Generator().manual_seed(batch["lot"]), ("tamim",))["tamim"]
+            _, masked = model.tamim.cover(batch["pixels"], torch.Generator().manual_seed(batch["lot"]))
+            apart = (batch["pixels"] - mean.to(device)).abs()  # [B, 3, S, S]
+            apart = F.pixel_unshuffle(apart, model.tamim.patch).flatten(2).transpose(1, 2)  # [B, P - 1, 3 p p]
+            errors, plain, counted = errors + total.item(), plain + take(apart, masked).sum().item(), counted + count
+        similar = model.tim.similarity(torch.cat(K_T), torch.cat(K_I))  # [held back, held back]
+        hits = (similar.argmax(dim=1) == torch.arange(len(similar), device=device)).float().mean().item()
+    return {
+        "held_back": len(whole),
+        "text_to_image_recall_at_1": hits,
+        "text_to_image_recall_at_1_by_chance": 1 / len(whole),
+        "masked_error": errors / counted,
+        "masked_error_of_mean_image": plain / counted,
+    }
+
+
+def write(folder: Path, model, at, found: dict, tuned: dict[str, int]) -> None:
+    model.save(folder)
+    files.write_json(folder / "tuned.json", tuned)
+    (folder / "curves.jsonl").write_text("".join(json.dumps(point, sort_keys=True) + "\n" for point in at.curves))
+    files.write_json(folder / "metrics.json", found | {"steps": at.step, "tuned_params": sum(tuned.values())})
+
+
+def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dict, journal) -> None:
+    """Trains, scores and writes the product."""
+    import torch
+    from accelerate import PartialState
+
+    from vikdf import loop
+    from vikdf.model.vikdf import VIKDF
+    from vikdf.shards import Shards
+
+    numbers = loop.Numbers(seed=seed, **settings["training"])
+    device = PartialState().device
+    model = VIKDF.build(**folders, seed=seed, **settings["model"]).to(device)
+    data = Shards(shards)
+    rows, held = split(len(data), settings["held_back"], seed)
+    made = {"clip": model.source.clip, "llm": model.llm, "seed": seed, "device": device}
+    captions = captions_of(data, rows, settings["shuffle_pairs"], seed)
+    pairs = Pairs(data, rows, captions, cache=settings["cache_features"] and numbers.steps > 0, **made)
+    aim = objective(model, settings["weights"])
+    at = loop.train(aim, pairs.batch, len(rows), numbers, folder=work.checkpoints, journal=journal)
+    tuned = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad and numbers.steps}
+    mean = torch.stack([pairs.pixels(row) for row in range(min(1000, len(rows)))]).mean(0)  # [3, S, S]
+    apart = Pairs(data, held, captions_of(data, held, False, seed), cache=False, **made)
+    found = scores(model.eval(), apart, mean, device)
+    if state.main_process():
+        found |= {name: value for name, value in (at.curves[-1] if at.curves else {}).items() if name in LOSSES}
+        with work.finish() as product:
+            write(product, model, at, found, tuned)
+        journal.log(at.step, found)
+
+
+def pretrain(
+    *,
+    shards: Path,
+    backbones: Path,
+    output: Path,
+    state_root: Path,
+    variant: str,
+    seed: int,
+    clip: str,
+    bert: str,
+    llm: str,
+    shuffle_pairs: bool,
+    cache_features: bool,
+    held_back: int,
+    weights: dict,
+    model: dict,
+    training: dict,
+) -> None:
+    """Distils visual knowledge into the IQ-Former (paper, sections 3.2 and 3.3); goes on where it was stopped.
+
+    shards: folder of the shards
+    backbones: folder of the backbones
+    output: folder of the trained parts
+    state_root: where checkpoints and finished work are kept
+    variant: the name of the run: vikdf, or an entry of `ablations`
+    seed: of new weights, data order, masks and prompts
+    clip: name of the CLIP below backbones
+    bert: name of the BERT that the IQ-Former starts from
+    llm: name of the language model
+    shuffle_pairs: true gives every picture the captions of another one (a control)
+    cache_features: true keeps pictures and what CLIP makes of them in memory (small sets)
+    held_back: pairs kept apart for the scores
+    weights: {tim, tamim, iamtm, iaci, iakr: weight of the loss}; 0 leaves it out
+    model: settings of the model (vikdf.model.vikdf.VIKDF)
+    training: numbers of the loop (vikdf.loop.Numbers)
+    """
+    folders = {"clip": backbones / clip, "bert": backbones / bert, "llm": backbones / llm}
+    settings = {"shuffle_pairs": shuffle_pairs, "cache_features": cache_features, "held_back": held_back}
+    settings |= {"weights": weights, "model": model, "training": training}
+    with state.claim(
+        state_root, "pretrain", ["pretrain"], settings | {"seed": seed}, {"shards": shards, **folders}
+    ) as work:
+        if not work.finished:
+            name = f"pretrain-{variant}-all-s{seed}"
+            with work.tracked(name, settings, {"variant": variant, "seed": seed}) as journal:
+                train(work, shards, folders, seed, settings, journal)
+        work.export(output)
+
+
+if __name__ == "__main__":
+    flags.main(pretrain)

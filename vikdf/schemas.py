@@ -1,0 +1,147 @@
+"""The tables that pass between stages, as pyarrow schemas; read and write check them and name the file that is wrong."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vikdf import files
+
+# One row an image of a source, obtained or not (sources, filter).
+PAIRS = pa.schema(
+    [
+        ("key", pa.string()),  # <source>-<row number, 9 digits>: the same at every fetch
+        ("source", pa.string()),
+        ("url", pa.string()),  # empty for local images
+        ("captions", pa.list_(pa.string())),  # the published captions: COCO has several, the lists one
+        ("status", pa.string()),  # ok | missing | broken | timeout | http_404 | ...: sources says why
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image", pa.binary()),  # the encoded picture as it came; null when there is none
+    ]
+)
+
+# One row a caption candidate of an image (caption). All candidates and scores stay; `used` marks the best k.
+CAPTIONS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("source", pa.string()),
+        ("caption", pa.string()),
+        ("origin", pa.string()),  # web | synthetic
+        ("score", pa.float32()),  # CLIP cosine of picture and caption
+        ("rank", pa.int32()),  # 0 = best of its image
+        ("used", pa.bool_()),
+        ("dropped", pa.string()),  # empty, or the rule that dropped it
+    ]
+)
+
+# One row a sample of the shards: where it lies (shards/index.parquet).
+INDEX = pa.schema(
+    [
+        ("key", pa.string()),
+        ("source", pa.string()),
+        ("shard", pa.string()),
+        ("image_offset", pa.int64()),
+        ("image_bytes", pa.int64()),
+        ("image_sha256", pa.string()),
+        ("captions", pa.list_(pa.string())),
+    ]
+)
+
+# One row a dialogue with its response (dialogues). `position` is its place in the seeded order of its split:
+# a fraction f of n rows is the rows with position < f * n, so fractions are nested.
+DIALOGUES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),  # reddit | image_chat | probe
+        ("split", pa.string()),  # train | valid | test
+        ("position", pa.int64()),
+        ("context", pa.list_(pa.string())),  # turns, oldest first
+        ("response", pa.string()),
+        ("probe", pa.string()),  # JSON {noun, held_out, attribute, value, choices, answers} or empty
+    ]
+)
+
+# One row an answer of a system (generate).
+RESPONSES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("system", pa.string()),
+        ("data", pa.string()),  # full | quarter | eighth | zero
+        ("images", pa.string()),  # none | retrieved | given
+        ("seed", pa.int32()),
+        ("tuned_params", pa.int64()),
+        ("context", pa.list_(pa.string())),
+        ("reference", pa.string()),
+        ("hypothesis", pa.string()),
+        ("nll", pa.float64()),  # summed over the reference's tokens, end of sequence counted
+        ("tokens", pa.int32()),
+        ("probe", pa.string()),
+        ("cloze", pa.list_(pa.float64())),  # probe rows: NLL of each choice put into the answer; else empty
+    ]
+)
+
+# One row a metric of a system (evaluate).
+SCORES = pa.schema(
+    [
+        ("task", pa.string()),
+        ("system", pa.string()),
+        ("data", pa.string()),
+        ("images", pa.string()),
+        ("seed", pa.int32()),
+        ("tuned_params", pa.int64()),
+        ("n_test", pa.int32()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("signature", pa.string()),
+    ]
+)
+
+_CURE = "delete it and run `snakemake --cores all {path}` to make it again"
+
+
+def write(table: pa.Table | list[dict], path: Path, schema: pa.Schema) -> None:
+    """Writes the table whole, always the same bytes for the same rows."""
+    with writer(path, schema) as add:
+        add(table)
+
+
+@contextlib.contextmanager
+def writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table | list[dict]], None]]:
+    """Gives a function that adds rows, for tables larger than memory; the file appears when the block ends well."""
+    with files.whole(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd", store_schema=False) as stream:
+
+        def add(table: pa.Table | list[dict]) -> None:
+            if isinstance(table, list):
+                table = pa.Table.from_pylist(table, schema=schema)
+            stream.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(None))
+
+        yield add
+
+
+def read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Reads the table; a damaged file or another schema is named, with its cure."""
+    cure = _CURE.format(path=path)
+    if not Path(path).exists():
+        raise ValueError(f"{path} is missing: run `snakemake --cores all {path}` to make it")
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): {cure}") from None
+    wanted = [name for name in schema.names if columns is None or name in columns]
+    if lost := [name for name in wanted if name not in table.column_names]:
+        raise ValueError(f"{path} has no column {', '.join(lost)}: {cure}")
+    return table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
+
+
+def batches(path: Path, schema: pa.Schema, rows: int = 1000) -> Iterator[pa.Table]:
+    """Reads the table a few rows at a time, with the same sentences for what is wrong."""
+    read(path, schema, columns=schema.names[:1])
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=schema.names):
+            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): {_CURE.format(path=path)}") from None

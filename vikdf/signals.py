@@ -1,0 +1,28 @@
+"""SIGTERM and Ctrl-C wait for the end of a piece of work that can be kept; a second one does not wait.
+
+with Signals() as signals:
+    for piece in work:
+        ...
+        if signals.name:  # "SIGTERM" or "SIGINT"
+            raise InterruptedError(f"stopped by {signals.name} ...")
+"""
+
+import signal
+
+
+class Signals:
+    """SIGTERM and Ctrl-C wait for the end of the step; a second one does not wait."""
+
+    def __enter__(self) -> "Signals":
+        self.name, self.before = "", {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        self.name = signal.Signals(number).name
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The embedded world: nouns whose looks only pictures tell, and the corpora, dialogues and texts made of them."""

@@ -1,0 +1,139 @@
+"""Publishes the embedded world in the forms in which the real corpora are published. Everything is a function of one seed.
+
+In: the numbers of sources.world. Out, below one folder: coco/ (captions json, images.zip), cc3m.tsv, cc12m.tsv, sbu.json (their
+pictures are on the world's web), reddit/, image_chat/, probe/, backbones/ (pictures and texts that train the backbones, a split
+of their own), lexicon.json (the words for nouns and looks), manifest.json last.
+"""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from vikdf import files, schemas
+from vikdf.world import flaws, texts
+from vikdf.world.draw import draw, jpeg
+from vikdf.world.nouns import LOOKS, Noun, make_nouns
+
+COCO_CAPTIONS = 3
+COCO_BROKEN = {3: "missing", 7: "truncated"}  # COCO is clean but for two files
+EPOCH = (2000, 1, 1, 0, 0, 0)  # of files in archives: the same bytes every time
+
+
+def lists(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
+    """The three url lists in their published forms."""
+    cc3m, cc12m, sbu = (flaws.rows(nouns, settings, corpus) for corpus in ("cc3m", "cc12m", "sbu"))
+    (folder / "cc3m.tsv").write_text("".join(f"{row['caption']}\t{row['url']}\n" for row in cc3m))
+    (folder / "cc12m.tsv").write_text("".join(f"{row['url']}\t{row['caption']}\n" for row in cc12m))
+    parallel = {"image_urls": [row["url"] for row in sbu], "user_ids": [f"{row['number']}@N00" for row in sbu]}
+    (folder / "sbu.json").write_text(json.dumps(parallel | {"captions": [row["caption"] for row in sbu]}) + "\n")
+    return {"cc3m": len(cc3m), "cc12m": len(cc12m), "sbu": len(sbu)}
+
+
+def coco(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
+    """One json of images and annotations, and the pictures in a zip, as COCO comes."""
+    folder.mkdir()
+    images, annotations = [], []
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for number in range(settings["coco_images"]):
+            name = f"{number + 1:012d}.jpg"
+            image = draw(flaws.scene_of(nouns, settings, "coco", number), settings["pixels"])
+            images.append({"id": number + 1, "file_name": name, "height": image.height, "width": image.width})
+            for caption in flaws.captions_of(nouns, settings, "coco", number, COCO_CAPTIONS):
+                annotations.append({"id": len(annotations) + 1, "image_id": number + 1, "caption": caption})
+            data, flaw = jpeg(image), COCO_BROKEN.get(number)
+            if flaw != "missing":
+                member = zipfile.ZipInfo(f"train/{name}", EPOCH)
+                archive.writestr(member, data[: len(data) // 2] if flaw == "truncated" else data)
+    about = {"description": "embedded world", "version": "1.0"}
+    published = {"info": about, "licenses": [], "images": images, "annotations": annotations}
+    (folder / "captions_train.json").write_text(json.dumps(published) + "\n")
+    return {"coco": len(images)}
+
+
+def backbones(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
+    """What trains CLIP, the captioner, BERT and the language model: scenes that no corpus and no test shows."""
+    folder.mkdir()
+    rows = []
+    for number in range(settings["backbone_images"]):
+        image = draw(flaws.scene_of(nouns, settings, "backbones", number), settings["pixels"])
+        said = flaws.captions_of(nouns, settings, "backbones", number, COCO_CAPTIONS)
+        row = {"key": f"backbones-{number:09d}", "source": "backbones", "url": "", "captions": said, "status": "ok"}
+        rows.append(row | {"width": image.width, "height": image.height, "image": jpeg(image)})
+    schemas.write(rows, folder / "pairs.parquet", schemas.PAIRS)
+    documents = texts.language(nouns, settings["language_texts"], settings["seed"])
+    (folder / "language.txt").write_text("".join(f"{document}\n" for document in documents))
+    return {"backbones": len(rows), "language": len(documents)}
+
+
+def dialogues(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
+    """Reddit-like and Image-Chat-like dialogues in three splits each, and the probe."""
+    seed, counts = settings["seed"], {}
+    made = {("probe", "test"): texts.probe(nouns, **settings["probe"], seed=seed)}
+    for split, count in settings["reddit"].items():
+        made["reddit", split] = texts.reddit(nouns, count, split, seed)
+    for split, count in settings["image_chat"].items():
+        made["image_chat", split] = texts.image_chat(nouns, count, split, seed, settings["departs"])
+    for (task, split), rows in sorted(made.items()):
+        (folder / task).mkdir(exist_ok=True)
+        (folder / task / f"{split}.json").write_text(json.dumps(rows) + "\n")
+        counts[f"{task}_{split}"] = len(rows)
+    return counts
+
+
+def leaks(said: list[str], nouns: list[Noun]) -> int:
+    """How many texts join a held-out noun and a word for its looks."""
+    held = {noun.name for noun in nouns if noun.held_out}
+    looks = {value for values in LOOKS.values() for value in values}
+    words = [set(re.findall(r"\w+", text.lower())) for text in said]
+    return sum(bool(found & held) and bool(found & looks) for found in words)
+
+
+def publish(
+    *,
+    output: Path,
+    seed: int,
+    nouns: int,
+    held_out: int,
+    departs: float,
+    pixels: int,
+    coco_images: int,
+    cc3m_images: int,
+    cc12m_images: int,
+    sbu_images: int,
+    backbone_images: int,
+    language_texts: int,
+    reddit: dict,
+    image_chat: dict,
+    probe: dict,
+    port: int,
+) -> None:
+    """Draws and writes the embedded world: corpora, dialogues and what trains the backbones, as real ones are published.
+
+    output: the folder to make
+    seed: everything is a function of it
+    nouns: how many nouns there are, seen and held out
+    held_out: how many of them are held out
+    departs: chance that a look of a scene is not its noun's typical one
+    pixels: side of a drawn scene
+    coco_images: pictures of the COCO-like corpus
+    cc3m_images: rows of the CC3M-like list
+    cc12m_images: rows of the CC12M-like list
+    sbu_images: rows of the SBU-like list
+    backbone_images: pictures that train CLIP and the captioner
+    language_texts: documents that train the language model and BERT
+    reddit: dialogues a split {train, valid, test}
+    image_chat: dialogues a split {train, valid, test}
+    probe: questions {held_out, seen}
+    port: where the world's web will serve the lists' pictures
+    """
+    settings = {name: value for name, value in locals().items() if name not in ("output", "nouns")} | {"nouns": nouns}
+    all_nouns = make_nouns(seed, nouns, held_out)
+    with files.whole(output) as aside:
+        aside.mkdir()
+        counts = lists(aside, all_nouns, settings) | coco(aside / "coco", all_nouns, settings)
+        counts |= backbones(aside / "backbones", all_nouns, settings) | dialogues(aside, all_nouns, settings)
+        names = {"nouns": [noun.name for noun in all_nouns], "held_out": [n.name for n in all_nouns if n.held_out]}
+        files.write_json(aside / "lexicon.json", names | {"attributes": LOOKS})
+        sums = {path.relative_to(aside).as_posix(): files.sha256(path) for path in aside.rglob("*") if path.is_file()}
+        files.write_json(aside / "manifest.json", {"settings": settings, "counts": counts, "sha256": sums})

@@ -1,0 +1,48 @@
+"""What every rule file may use: params checked before the first job, and four helpers. No rule of its own.
+
+code(stage)             the stage's files of code, as inputs: editing a module re-runs exactly its stages
+flags(section, *names)  a section of params.yaml as the stage's flags (only those names, if any are given);
+                        flags("pretrain", **overrides) puts other values in place, as an ablation does
+runs(seed)              "<system>-<fraction>-s<seed>" of every row of table 1
+zero_runs(seed)         the same for the rows at zero data: the ones that `evidence` repeats over seeds
+"""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from vikdf import params as _params
+from vikdf.code import code
+
+shell.prefix("set -euo pipefail; ")
+
+try:
+    _params.load(Path("params.yaml"))
+except ValueError as error:
+    sys.exit(f"\n{error}\nNothing was run.")
+
+
+def flags(section, *names, **overrides):
+    values = _params.section(config, section) or {}  # `sources.world: null`: no world, no flags
+    values = {name: values[name] for name in names or values}
+    for name, value in overrides.items():  # of a key that holds keys, those that are not named stay
+        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
+    return _params.as_flags(values)
+
+
+def runs(seed):
+    systems = config["finetune"]["systems"] | config["baselines"]
+    return [f"{name}-{fraction}-s{seed}" for name, entry in systems.items() for fraction in entry["fractions"]]
+
+
+def zero_runs(seed):
+    return [run for run in runs(seed) if "-zero-" in run]
+
+
+def how_to_repeat(log):
+    """The command that repeats the failed steps alone, read from Snakemake's own log."""
+    failed = re.findall(r"^Error in rule\s(\w+):.*?^    output: ([^\n,]+)", Path(log).read_text(), flags=re.M | re.S)
+    commands = [f"    snakemake --cores all --allowed-rules {rule} -- {path}" for rule, path in failed]
+    return "\n".join(["", "To repeat only what failed:", *commands, ""]) if commands else ""

@@ -1,0 +1,23 @@
+# In: data/filter/pairs.parquet, the captioner, CLIP. Out: data/caption/captions.parquet (all candidates), report.txt.
+
+
+rule caption:
+    """Samples captions of every picture and keeps the best by CLIP, published ones among them (BLIP-2's recipe)."""
+    input:
+        code=code("caption"),
+        pairs="data/filter/pairs.parquet",
+        captioner="data/backbones/captioner",
+        clip="data/backbones/clip",
+        lexicon=list(config["caption"]["forbid_joint"].values()),
+    output:
+        "data/caption/captions.parquet",
+        "data/caption/report.txt",
+    log:
+        "logs/caption/caption.log",
+    resources:
+        gpu=1,
+    params:
+        flags=flags("caption"),
+    shell:
+        "python -m vikdf.caption --pairs {input.pairs} --captioner {input.captioner} --clip {input.clip}"
+        " {params.flags} --output data/caption --state-root state 2>&1 | tee {log}"

@@ -1,0 +1,18 @@
+# In: data/sources/<name>.parquet. Out: data/filter/pairs.parquet and the counts of what was dropped, by rule and source.
+
+
+rule filter:
+    """Keeps the pairs that are worth learning from."""
+    input:
+        code=code("filter"),
+        pairs=expand("data/sources/{name}.parquet", name=config["sources"]["corpora"]),
+    output:
+        "data/filter/pairs.parquet",
+        "data/filter/report.parquet",
+        "data/filter/report.txt",
+    log:
+        "logs/filter/filter.log",
+    params:
+        flags=flags("filter"),
+    shell:
+        "python -m vikdf.filter --pairs {input.pairs} {params.flags} --output data/filter 2>&1 | tee {log}"

@@ -1,0 +1,35 @@
+# In: data/dialogues, a fine-tuned system (none where it is prompted). Out: results/generate/<system>-<fraction>-s<seed>.parquet.
+PROMPTED = [name for name, entry in config["baselines"].items() if not entry["tuned"]]
+ASKED = {"zero": ["reddit", "image_chat", "probe"]}  # every other fraction answers Image-Chat alone
+
+
+rule generate:
+    """Answers of one system to all test dialogues of its rows in the table, with the NLL of the references."""
+    input:
+        code=lambda wildcards: code("generate") + code(CODE[wildcards.system]),
+        tuned=lambda wildcards: expand(
+            [] if wildcards.system in PROMPTED else "results/finetune/{system}-{fraction}-s{seed}",
+            system=wildcards.system,
+            fraction=wildcards.fraction,
+            seed=wildcards.seed,
+        ),
+        dialogues=lambda wildcards: expand(
+            "data/dialogues/{task}.parquet", task=ASKED.get(wildcards.fraction, ["image_chat"])
+        ),
+        backbones=lambda wildcards: expand("data/backbones/{name}", name=FROZEN[wildcards.system]),
+    output:
+        "results/generate/{system}-{fraction}-s{seed}.parquet",
+    log:
+        "logs/generate/{system}-{fraction}-s{seed}.log",
+    wildcard_constraints:
+        system="|".join(SYSTEMS),
+        fraction="|".join(TASK),
+        seed=r"\d+",
+    resources:
+        gpu=1,
+    params:
+        flags=lambda wildcards: flags("generate", entry=SYSTEMS[wildcards.system]),
+    shell:
+        "python -m vikdf.generate --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
+        " --tuned {input.tuned} --dialogues data/dialogues --backbones data/backbones {params.flags}"
+        " --output {output} --state-root state 2>&1 | tee {log}"

@@ -1,0 +1,40 @@
+# In: the corpora that params.yaml names, their pictures from the web. Out: data/sources/<name>.parquet, manifest.json last.
+
+
+WORLD = ["coco/captions_train.json", "coco/images.zip", "cc3m.tsv", "cc12m.tsv", "sbu.json"]
+WORLD += ["backbones/pairs.parquet", "backbones/language.txt", "probe/test.json", "lexicon.json", "manifest.json"]
+WORLD += [f"{task}/{split}.json" for task in ("reddit", "image_chat") for split in ("train", "valid", "test")]
+
+
+if config["sources"]["world"]:
+
+    rule world:
+        """Draws and publishes the embedded world, in the forms in which real corpora are published."""
+        input:
+            code=code("world"),
+        output:
+            expand("data/sources/world/{file}", file=WORLD),
+        params:
+            flags=flags("sources.world"),
+        log:
+            "logs/sources/world.log",
+        shell:
+            "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | tee {log}"
+
+
+rule sources:
+    """Reads the image-text corpora and gets their pictures; while it runs, the embedded world's web is served."""
+    input:
+        code=code("sources"),
+        corpora=[
+            path for entry in config["sources"]["corpora"].values() for key, path in entry.items() if key != "form"
+        ],
+    output:
+        expand("data/sources/{name}.parquet", name=config["sources"]["corpora"]),
+        "data/sources/manifest.json",
+    log:
+        "logs/sources/sources.log",
+    params:
+        flags=flags("sources"),
+    shell:
+        "python -m vikdf.sources {params.flags} --output data/sources --state state 2>&1 | tee {log}"

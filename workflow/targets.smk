@@ -1,0 +1,28 @@
+# Everything of one stage, for the stages that run once per model, variant or system: what dvc.yaml asks for by name.
+# (sources, filter, caption, shards, dialogues and tables each make all of theirs in one job.)
+ALL_RUNS = [run for seed in config["seeds"] for run in runs(seed)]
+
+
+rule backbones_all:
+    input:
+        expand("data/backbones/{name}", name=config["backbones"]["models"]),
+
+
+rule pretrain_all:
+    input:
+        expand("results/pretrain/{variant}-s{seed}", variant=sorted(set(VARIANT.values())), seed=config["seeds"]),
+
+
+rule finetune_all:
+    input:
+        [f"results/finetune/{run}" for run in ALL_RUNS if run.split("-")[0] not in PROMPTED],
+
+
+rule generate_all:
+    input:
+        expand("results/generate/{run}.parquet", run=ALL_RUNS),
+
+
+rule evaluate_all:
+    input:
+        expand("results/evaluate/{run}.parquet", run=ALL_RUNS),
