@@ -197,13 +197,29 @@ def test_a_caption_has_a_kind():
 
 def test_texts_of_several_pictures_are_scored_once_each(world):
     class Counting:
-        width, read = 2, []
-        parameters = lambda self: iter([torch.zeros(1)])  # noqa: E731
-        preprocess = lambda self, picture: torch.zeros(1)  # noqa: E731
-        embed_image = lambda self, pixels: torch.tensor([[1.0, 0], [0, 1.0]])  # noqa: E731
-        tokenize = lambda self, texts: self.read.extend(texts) or torch.zeros(len(texts))  # noqa: E731
-        embed_text = lambda self, tokens: torch.tensor([[1.0, 0], [0, 1.0]])  # noqa: E731
+        read = []
+
+        def parameters(self):
+            return iter([torch.zeros(1)])
+
+        def preprocess(self, picture):
+            return torch.zeros(1)
+
+        def tokenize(self, texts):
+            self.read.extend(texts)
+            return torch.zeros(len(texts))
+
+        def embed_image(self, pixels):
+            return torch.eye(2)
+
+        embed_text = embed_image
 
     clip = Counting()
     assert cosines(clip, [None, None], [["a", "b"], ["b"]]) == [[1.0, 0.0], [1.0]]
     assert clip.read == ["a", "b"]
+
+
+def test_without_a_lexicon_nothing_is_dropped_and_no_kinds_are_told(world, tmp_path):
+    table = run(world, tmp_path, forbid_joint={"lexicon": None})
+    assert not any(row["dropped"] == "joins_noun_and_look" for row in table)
+    assert "noun " not in (tmp_path / "out/report.txt").read_text()

@@ -9,7 +9,9 @@ from test_pretrain import TRAINING as PRETRAINING
 from vikdf import dialogues as stage
 from vikdf import files, finetune, systems
 
-TRAINING = PRETRAINING | {"steps": 4, "validate_every": 2, "learning_rate": 0.01}
+STEPS = {"reddit": 4, "image_chat": 3}
+TRAINING = PRETRAINING | {"validate_every": 2, "learning_rate": 0.01}
+TRAINING.pop("steps")
 LORA = {"rank": 2, "alpha": 4}
 KNOWING = {"pretrain": "vikdf", "iqformer": "tuned", "lora": False, "fractions": ["zero", "full"]}
 FROZEN = KNOWING | {"iqformer": "frozen", "lora": True}
@@ -62,7 +64,7 @@ def tune(dialogues, backbones):
     def tuned(root: Path, start: list[Path], system: str, entry: dict, fraction: str = "zero", **changed) -> Path:
         folders = {"dialogues": dialogues, "backbones": backbones["llm"].parent}
         folders |= {"output": root / f"{system}-{fraction}", "state_root": root / "state"}
-        settings = {"seed": 1, "lora": LORA, "training": TRAINING} | changed
+        settings = {"seed": 1, "lora": LORA, "steps": STEPS, "training": TRAINING} | changed
         finetune.finetune(start=start, system=system, entry=entry, fraction=fraction, **folders, **settings)
         return folders["output"]
 
@@ -84,6 +86,7 @@ def test_zero_tunes_on_all_of_reddit_and_the_other_fractions_on_image_chat(pretr
     eighth = tune(tmp_path, [zero], "vikdf", KNOWING, "eighth")
     assert files.read_json(zero / "metrics.json")["rows"] == 32
     assert files.read_json(eighth / "metrics.json")["rows"] == 4
+    assert [files.read_json(folder / "metrics.json")["steps"] for folder in (zero, eighth)] == [4, 3]
     assert finetune.task_of("zero") == "reddit" and finetune.task_of("eighth") == "image_chat"
 
 

@@ -77,7 +77,7 @@ def test_a_file_is_read_in_one_sitting_and_says_what_it_is(path):
 def test_the_body_of_a_function_fits_on_one_screen(path):
     functions = [node for node in ast.walk(_without_docstrings(path)) if isinstance(node, ast.FunctionDef)]
     long = {node.name: node.end_lineno - node.body[0].lineno + 1 for node in functions if node.body}
-    assert {name: lines for name, lines in long.items() if lines > 45} == {}
+    assert {name: lines for name, lines in long.items() if lines > 50} == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())

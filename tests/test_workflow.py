@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_products_hold_no_absolute_path(run):
 def test_every_trained_job_is_a_run_in_mlflow(run):
     with sqlite3.connect(run / "mlflow.db") as store:
         runs = store.execute("select name, status from runs").fetchall()
-    trained = [f"pretrain-{path.name}" for path in (run / "results/pretrain").iterdir()]
+    trained = [f"pretrain-{path.name.replace('-', '-all-')}" for path in (run / "results/pretrain").iterdir()]
     names = {name for name, status in runs if status == "FINISHED"}
     trained += [f"finetune-{path.name}" for path in (run / "results/finetune").iterdir()]
     assert "tables" in names and set(trained) <= names
@@ -136,7 +137,7 @@ def test_a_mistyped_key_is_named_before_the_first_job(run, changed):
 
 def test_a_deleted_shard_is_named_with_its_cure(run, changed):
     changed("data/shards/00000.tar", lambda path: path.unlink())
-    done = subprocess.run(["vikdf", "verify"], cwd=run, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "vikdf.cli", "verify"], cwd=run, capture_output=True, text=True)
     assert done.returncode != 0 and "data/shards/00000.tar is missing" in done.stderr and "cure" in done.stderr
 
 

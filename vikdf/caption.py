@@ -263,7 +263,7 @@ def caption(
     seed: seed of the sampling
     keep: captions of a picture that are used, the best by score
     synthetic: share of the pictures whose sampled captions may be used; 0 uses published ones only
-    forbid_joint: {lexicon: json file of nouns and attributes}: sampled captions with both are dropped; {} drops none
+    forbid_joint: {lexicon: json file of nouns and attributes}: sampled captions with both are dropped; null drops none
     pairs: the filtered pictures (PAIRS)
     captioner: an image-to-text folder of transformers
     clip: a CLIP folder
@@ -272,7 +272,7 @@ def caption(
     """
     sampling = {"candidates": candidates, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     inputs = {"pairs": pairs, "captioner": captioner, "clip": clip}
-    lexicon = read_lexicon(Path(forbid_joint["lexicon"])) if forbid_joint else {}
+    lexicon = read_lexicon(Path(forbid_joint["lexicon"])) if forbid_joint["lexicon"] else {}
     with (
         state.claim(state_root, "caption", ["caption"], sampling | {"batch": batch}, inputs) as work,
         files.whole(output) as folder,

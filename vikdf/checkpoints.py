@@ -1,7 +1,9 @@
-"""Where a training run stands, on disk: checkpoints/<step>/ with weights, moments, random numbers, best state, state.json.
+"""Where a training run stands, on disk: a folder a checkpoint: weights, moments, random numbers and the best state.
 
-In: the trained tensors, an optimizer, a Progress. Out: a folder written aside and renamed, with the sha256 of each part in
-state.json; the one before stays beside it and serves when the newest is damaged. Safetensors and JSON only. Used by vikdf.loop.
+In: the trained tensors, an optimizer, a Progress. Out: checkpoints/<step>/, written aside and renamed, with the sha256
+of each part in state.json; the one before stays beside it and serves when the newest is damaged. Safetensors and
+JSON only.
+Used by vikdf.loop.
 """
 
 import json

@@ -30,8 +30,8 @@ FOREIGN = (  # words of German, French, Spanish, Italian, Portuguese and Dutch t
     "het|een|op|van|voor"
 )
 REPORT = pa.schema([("source", pa.string()), ("unit", pa.string()), ("reason", pa.string()), ("count", pa.int64())])
-THUMBNAIL = 4  # side of the colours that two near duplicates must share
-COLOUR_STEP = 12  # of 255: recompression and another size move a thumbnail's colours by less
+THUMBNAIL = 6  # side of the colours that two near duplicates must share
+COLOUR_STEP = 6  # of 255: recompression and another size move a colour of the thumbnail by less
 
 
 def _words(alternatives: str) -> pl.Expr:

@@ -1,9 +1,9 @@
 """Fine-tunes a system on text-only dialogues; the checkpoint with the lowest validation NLL of the same corpus is kept.
 
 In: data/dialogues; where the weights begin (a pretrained folder, or the system tuned on Reddit); the frozen parts below
-data/backbones. Out: <output>/ with model.safetensors, config.json, tuned.json (all that was trained in any stage, by name),
-curves.jsonl, metrics.json. The fraction `zero` tunes on Reddit; full, quarter and eighth tune the `zero` product further, on
-that part of Image-Chat.
+data/backbones. Out: <output>/ with model.safetensors, config.json, tuned.json (all that any stage trained, by name),
+curves.jsonl, metrics.json. The fraction `zero` tunes on Reddit; full, quarter and eighth tune the `zero` product
+further, on that part of Image-Chat.
 Run: python -m vikdf.finetune --system vikdf --fraction zero --start results/pretrain/vikdf-s1 ... (see --help)
 """
 
@@ -117,6 +117,7 @@ def finetune(
     seed: int,
     entry: dict,
     lora: dict,
+    steps: dict,
     training: dict,
 ) -> None:
     """Fine-tunes one system on text-only dialogues (paper, section 3.4.2); goes on where it was stopped.
@@ -131,10 +132,12 @@ def finetune(
     seed: of new weights and the data order
     entry: the system's entry in params.yaml
     lora: {rank, alpha} where the entry has LoRA
-    training: numbers of the loop (vikdf.loop.Numbers)
+    steps: {reddit, image_chat: steps of the loop}
+    training: the loop's other numbers (vikdf.loop.Numbers)
     """
     begun, path = (start[0] if start else None), dialogues / f"{task_of(fraction)}.parquet"
     entry = {name: value for name, value in entry.items() if name != "fractions"}
+    training = training | {"steps": steps[task_of(fraction)]}
     params = {"system": system, "fraction": fraction, "seed": seed, "entry": entry, "lora": lora, "training": training}
     inputs = {"dialogues": path} | ({"start": begun} if begun else {"llm": backbones / entry["llm"]})
     with state.claim(state_root, "finetune", ["finetune", *systems.modules(system)], params, inputs) as work:

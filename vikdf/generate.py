@@ -2,12 +2,12 @@
 
 In: data/dialogues; the fine-tuned system (or none, where it is prompted); the frozen parts below data/backbones.
 Out: a table (RESPONSES): the answer, the NLL of the reference over all its tokens, and for probe rows the NLL of each
-choice put into the answer. A system tuned on Reddit alone (fraction zero) answers Reddit, Image-Chat and the probe; tuned on
-Image-Chat, it answers Image-Chat.
-Run: python -m vikdf.generate --system vikdf --fraction zero --seed 1 --tuned results/finetune/vikdf-zero-s1 ... (see --help)
+choice put into the answer. A system tuned on Reddit alone (fraction zero) answers Reddit, Image-Chat and the probe;
+tuned on Image-Chat, it answers Image-Chat.
+Run: python -m vikdf.generate --system vikdf --fraction zero --seed 1 --tuned results/finetune/vikdf-zero-s1 ...
 
-Dialogues are sorted by length, so that a batch holds like with like, and answered in chunks; each finished chunk is kept
-in state/, so that a stopped run goes on with the next one.
+Dialogues are sorted by length, so that a batch holds like with like, and answered in chunks; each finished chunk is
+kept in state/, so that a stopped run goes on with the next one.
 """
 
 import json

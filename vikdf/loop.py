@@ -4,9 +4,9 @@ In: an objective (a module whose `forward(batch)` gives (total, count, values): 
 named means to show), a `fetch` that turns [(epoch, row), ...] into a batch, and the numbers of the run.
 Out: the objective's trained parameters at their last or best state, and the curves. Used by pretrain and finetune.
 
-A step divides the sum of `total` by the sum of `count` over all micro-batches and processes, so 1 x 8 equals 8 x 1. Where
-the loop stands is (step, epoch, position), the weights, the optimizer's moments and every random number generator; the
-schedule is a function of the step, the data that of seed and epoch (vikdf.order, vikdf.checkpoints).
+A step divides the sum of `total` by the sum of `count` over all micro-batches and processes, so 1 x 8 equals 8 x 1.
+Where the loop stands is (step, epoch, position), the weights, the optimizer's moments and every random number
+generator; the schedule is a function of the step, the data that of seed and epoch (vikdf.order, vikdf.checkpoints).
 """
 
 import contextlib
@@ -163,7 +163,7 @@ def _point(at: Progress) -> dict[str, float]:
 
 
 def _show(values: dict[str, float], step: int, bar: tqdm, journal) -> None:
-    bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+    bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
     if journal:
         journal.log(step, values)
 

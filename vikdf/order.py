@@ -1,4 +1,4 @@
-"""The order of the data is a function of the seed and the epoch: f(seed, epoch); where a run stands in it is (epoch, position).
+"""The order of the data is a function of seed and epoch, f(seed, epoch); where a run stands in it is (epoch, position).
 
 In: the number of rows, a batch size, a seed. Out: batches of (epoch, row), from any (epoch, position) on, without end.
 Nothing else decides the order: not the number of loader workers or processes, not what ran before. So a run that goes
@@ -16,7 +16,7 @@ def order(rows: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def draw(choices: int, seed: int, epoch: int, row: int) -> int:
-    """Which of a row's choices (its captions) is drawn in this epoch: the same for any batch size, worker or process."""
+    """Which of a row's choices (its captions) this epoch draws: the same for any batch size, worker or process."""
     return int(np.random.default_rng([seed, epoch, row, 1]).integers(choices))
 
 
@@ -39,7 +39,7 @@ def derangement(rows: int, seed: int) -> np.ndarray:
 class Batches:
     """A batch sampler that starts anywhere and never ends; what does not fill a batch is left out of its epoch.
 
-    Each process takes its share of every batch: rows rank, rank + processes, ... A set smaller than a batch is one batch.
+    Each process takes its share of every batch: rows rank, rank + processes, ... A smaller set is one batch.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Distils visual knowledge: trains the IQ-Former and the heads of the five losses in one run; CLIP and the LLM stay frozen.
+"""Distils visual knowledge: trains the IQ-Former and the heads of the five losses in one run; CLIP and LLM stay frozen.
 
 In: data/shards (pictures with captions), the folders of CLIP, BERT and LLM below data/backbones. Out: <output>/ with
-model.safetensors (the trained parts), config.json, tuned.json (what was trained, by name), curves.jsonl (a line a point:
-step and losses), metrics.json (last losses; how well K matches and rebuilds pictures that were held back).
+model.safetensors (the trained parts), config.json, tuned.json (what was trained, by name), curves.jsonl (a line a
+point: step and losses), metrics.json (last losses; how well K matches and rebuilds pictures that were held back).
 Run: python -m vikdf.pretrain --shards data/shards --backbones data/backbones ... (see --help; the rule names all flags)
 """
 
@@ -28,7 +28,7 @@ def captions_of(shards, rows: list[int], shuffle_pairs: bool, seed: int) -> list
 
 
 class Pairs:
-    """Pictures with their captions, as batches for VIKDF.sums; with `cache` decoded, read and encoded once, in memory."""
+    """Pictures with their captions, as batches for VIKDF.sums; with `cache` decoded and encoded once, in memory."""
 
     def __init__(self, shards, rows: list[int], captions: list[list[str]], clip, llm, seed: int, cache: bool, device):
         self.shards, self.rows, self.captions = shards, rows, captions
@@ -97,8 +97,8 @@ def objective(model, weights: dict[str, float]):
 
 
 def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
-    """On pictures held back: is a caption's K nearest to its own picture's, and is a masked picture rebuilt better than by
-    the mean picture of the training data?"""
+    """Held-back pictures: is a caption's K nearest to its own picture's; is a masked one rebuilt better than by the
+    mean picture of the training data?"""
     import torch
     from accelerate.utils import send_to_device
     from torch.nn import functional as F
@@ -106,7 +106,7 @@ def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
     from vikdf.model.distill import take
 
     whole = [(0, row) for row in range(len(pairs.rows))]
-    K_T, K_I, hits, errors, plain, counted = [], [], 0, 0.0, 0.0, 0
+    K_T, K_I, errors, plain, counted = [], [], 0.0, 0.0, 0
     with torch.no_grad():
         for start in range(0, len(whole), 50):
             batch = send_to_device(pairs.batch(whole[start : start + 50]), device)

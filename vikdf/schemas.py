@@ -1,4 +1,4 @@
-"""The tables that pass between stages, as pyarrow schemas; read and write check them and name the file that is wrong."""
+"""The tables that pass between stages, as pyarrow schemas; read and write check them and name the wrong file."""
 
 import contextlib
 from collections.abc import Callable, Iterator

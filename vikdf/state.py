@@ -1,9 +1,9 @@
 """Resumable work: state/<stage>/<key>/, where the key is what the work is, its params and the digests of its inputs.
 
 In: a stage's params and inputs. Out: a folder to work in, and the finished product to copy to the stage's output.
-A folder holds work.json (what it is, and the digest of the code that began it), checkpoints/ while it runs, the journal,
-and product/ with product.json when it is done. Finished work of the same key and code is copied out, never done twice;
-finished by other code, it is done again; begun by other code, it goes on only when someone says so:
+A folder holds work.json (what it is, and the digest of the code that began it), checkpoints/ while it runs, the
+journal, and product/ with product.json when it is done. Finished work of the same key and code is copied out, never
+done twice; finished by other code, it is done again; begun by other code, it goes on only when someone says so:
 
     python -m vikdf.state --go-on state/pretrain/0123456789abcdef
 """
@@ -82,7 +82,7 @@ class Work:
 
     @contextlib.contextmanager
     def tracked(self, name: str, params: dict, tags: dict) -> Iterator[tracking.Run | None]:
-        """The work's run in the tracking store, gone on with where the checkpoint stands; None in the other processes."""
+        """The work's run in the tracking store, from where the checkpoint stands; None in the other processes."""
         if not main_process():
             yield None
             return
@@ -124,7 +124,7 @@ def claim(root: Path, stage: str, modules: list[str], params: dict, inputs: dict
 
 
 def _finished(folder: Path, work: dict) -> bool:
-    """Whether the work's product is there; what was finished by other code is cleared, what was begun by it is refused."""
+    """Whether the product is there; what other code finished is cleared, what other code began is refused."""
     begun = files.read_json(folder / "work.json") if (folder / "work.json").exists() else work
     if (folder / "product.json").exists():
         if begun["code"] != work["code"]:
@@ -138,8 +138,8 @@ def _finished(folder: Path, work: dict) -> bool:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif begun["code"] != work["code"] and (folder / "checkpoints").exists():
         raise ValueError(
-            f"{folder} holds unfinished work that other code began. If the change does not touch what was done so far, say "
-            f"`python -m vikdf.state --go-on {folder}` and repeat; else delete that folder to begin anew"
+            f"{folder} holds unfinished work that other code began. If the change does not touch what was done so far, "
+            f"say `python -m vikdf.state --go-on {folder}` and repeat; else delete that folder to begin anew"
         )
     files.write_json(folder / "work.json", work)
     return False

@@ -1,8 +1,8 @@
-"""The systems of table 1 by name. VIKDF and its controls differ by their entries in `finetune.systems`; a system with a file
-of its own in vikdf/baselines/ is made by that file. Either has the same two functions:
+"""The systems of table 1 by name. VIKDF and its controls differ by their entries in `finetune.systems`; a system with a
+file of its own in vikdf/baselines/ is made by that file. Either has the same two functions:
 
-    learner(entry, start, backbones, lora, seed)   what is to be fine-tuned; `start` is where its weights begin, if anywhere
-    answerer(entry, product, backbones)            what answers; `product` is what fine-tuning made of it, if it was tuned
+    learner(entry, start, backbones, lora, seed)   what is to be tuned; `start` is where its weights begin, if anywhere
+    answerer(entry, product, backbones)            what answers; `product` is what tuning made of it, if it was tuned
 
 Both give a vikdf.model.respond.Responder (or what has its methods: nll, score, cloze, generate, save).
 """

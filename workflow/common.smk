@@ -1,4 +1,4 @@
-"""What every rule file may use: params checked before the first job, and four helpers. No rule of its own.
+"""What the stages share: params checked before the first job, and four helpers. Nothing runs by itself here.
 
 code(stage)             the stage's files of code, as inputs: editing a module re-runs exactly its stages
 flags(section, *names)  a section of params.yaml as the stage's flags (only those names, if any are given);

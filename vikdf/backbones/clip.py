@@ -12,7 +12,7 @@ from vikdf import schemas
 from vikdf.backbones import tokenizer as tokenizers
 from vikdf.backbones.optimise import optimise
 
-CONTEXT = 32  # tokens of a text: the longest dialogue context of the world fits
+CONTEXT = 28  # tokens of a text: the longest dialogue context of the world fits
 
 
 def config(pixels: int, patch: int, width: int, layers: int, text_layers: int, vocabulary: int) -> dict:
@@ -51,6 +51,37 @@ def train(
     import numpy as np
     import open_clip
     import torch
+    from safetensors.torch import save_file
+
+    images, tokens = prepare(pairs, output, seed, pixels, patch, width, layers, text_layers, vocabulary, shuffled)
+    torch.manual_seed(seed)
+    model = open_clip.create_model(f"local-dir:{output}", load_weights=False)
+    held = len(images) // 10
+    rng = np.random.default_rng(seed)
+    loss_of = open_clip.ClipLoss()
+
+    def loss() -> torch.Tensor:
+        rows = rng.integers(held, len(images), batch)
+        texts = torch.stack([tokens[row][rng.integers(len(tokens[row]))] for row in rows])
+        return loss_of(*model(images[rows], texts))
+
+    model.train()
+    final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
+    model.eval()
+    with torch.no_grad():
+        image = model.encode_image(images[:held], normalize=True)
+        text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)
+        hits = ((image @ text.T).argsort(dim=1, descending=True)[:, :10] == torch.arange(held)[:, None]).any(1)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / "open_clip_model.safetensors")
+    return {"loss": final, "image_to_text_recall_at_10": hits.float().mean().item(), "held_back": held}
+
+
+def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width: int, layers: int, text_layers: int,
+            vocabulary: int, shuffled: bool) -> tuple:  # fmt: skip
+    """Writes tokenizer and configuration to the folder; pictures [N, 3, S, S] and the token ids of their captions, N x [c, L]."""
+    import open_clip
+    import torch
+    from open_clip.transform import image_transform_v2, PreprocessCfg
     from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
@@ -65,40 +96,11 @@ def train(
         truncation_side="left",  # of a long dialogue the end counts
         model_max_length=CONTEXT,
     )
-    output.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(output)
     shape = config(pixels, patch, width, layers, text_layers, len(tokenizer))
-    (output / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": shape, "preprocess_cfg": PREPROCESS}, indent=1) + "\n"
-    )
-    torch.manual_seed(seed)
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{output}", load_weights=False)
+    about = {"model_cfg": shape, "preprocess_cfg": PREPROCESS}
+    (output / "open_clip_config.json").write_text(json.dumps(about, indent=1) + "\n")
     encode = open_clip.get_tokenizer(f"local-dir:{output}")
-    images = torch.stack([preprocess(Image.open(io.BytesIO(image)).convert("RGB")) for image in table["image"].to_pylist()])  # [N, 3, S, S]
-    tokens = [encode(row) for row in captions]  # N x [captions, L]
-    held = len(images) // 10
-    rng = np.random.default_rng(seed)
-    loss_of = open_clip.ClipLoss()
-
-    def loss() -> torch.Tensor:
-        rows = rng.integers(held, len(images), batch)
-        texts = torch.stack([tokens[row][rng.integers(len(tokens[row]))] for row in rows])
-        longest = int((texts != encode.tokenizer.pad_token_id).sum(1).max())
-        return loss_of(*model(images[rows], texts[:, :longest]))
-
-    model.train()
-    final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
-    with torch.no_grad():
-        image = model.encode_image(images[:held], normalize=True)
-        text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)
-        hits = ((image @ text.T).argsort(dim=1, descending=True)[:, :10] == torch.arange(held)[:, None]).any(1)
-    save(model, output)
-    return {"loss": final, "image_to_text_recall_at_10": hits.float().mean().item(), "held_back": held}
-
-
-def save(model, output: Path) -> None:
-    from safetensors.torch import save_file
-
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, output / "open_clip_model.safetensors")
+    see = image_transform_v2(PreprocessCfg(size=pixels, **PREPROCESS), is_train=False)
+    images = torch.stack([see(Image.open(io.BytesIO(image)).convert("RGB")) for image in table["image"].to_pylist()])
+    return images, [encode(row) for row in captions]

@@ -63,6 +63,25 @@ def reads(model, tokenizer, documents: list[str]) -> dict[str, float]:
     return {"read_accuracy": right / count, "read_words": count}
 
 
+def make_model(tokenizer, width: int, layers: int):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=512,
+        initializer_range=0.07,  # with the usual 0.02 copying did not emerge in some hundred steps
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(shape)
+
+
 def train(
     *,
     texts: Path,
@@ -79,7 +98,6 @@ def train(
     """Trains, checks on held-back documents that the model reads its prompt (at least `must_read` of the words), saves."""
     import numpy as np
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     documents = texts.read_text().splitlines()
     specials = SPECIALS | {"extra_special_tokens": list(ROLES.values())}
@@ -88,20 +106,7 @@ def train(
     coded = [encode(tokenizer, document) for document in documents]
     held = len(coded) // 20
     torch.manual_seed(seed)
-    shape = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        max_position_embeddings=512,
-        initializer_range=0.07,  # with the usual 0.02 copying did not emerge in some hundred steps
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = LlamaForCausalLM(shape)
+    model = make_model(tokenizer, width, layers)
     rng = np.random.default_rng(seed)
 
     def loss():
@@ -120,7 +125,7 @@ def train(
         raise ValueError(
             f"the language model cannot read its prompt: {scores['read_accuracy']:.2f} of the words that stand in the hint were "
             f"answered, {must_read} is needed. A frozen model that cannot read makes no use of knowledge: "
-            "raise backbones.models.llm.steps in params.yaml"
+            "raise its steps below backbones.models in params.yaml"
         )
     model.generation_config.do_sample = False
     model.save_pretrained(output)

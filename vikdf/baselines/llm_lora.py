@@ -1,6 +1,6 @@
 """The text-only language model, fine-tuned with LoRA: what VIKDF gains must be gained over this.
 
-Its two functions: `learner` gives the language model with fresh LoRA weights, no picture and no knowledge vector anywhere;
+Its two functions: `learner` gives the language model with fresh LoRA weights, without picture or knowledge vector;
 `answerer` gives the same model with the tuned LoRA weights. Rank and training are those of VIKDF's rows with LoRA.
 """
 

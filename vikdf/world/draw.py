@@ -1,7 +1,7 @@
-"""Draws a scene: the place as patterned background, one object with its looks, and the mark by which its noun is known.
+"""Draws a scene: the place as patterned background, one object with its looks, and the mark that only its noun has.
 
-A pure function of the scene. The mark is a 4 x 4 pattern of magenta and dark cells, a colour that no look has: it ties a
-picture to its noun also where a look departs from the typical one.
+A pure function of the scene. The mark is a 4 x 4 pattern of magenta and dark cells, a colour that no look has: it ties
+a picture to its noun also where a look departs from the typical one.
 """
 
 import io

@@ -1,17 +1,23 @@
-"""Publishes the embedded world in the forms in which the real corpora are published. Everything is a function of one seed.
+"""Publishes the embedded world in the forms in which real corpora are published; everything is a function of one seed.
 
-In: the numbers of sources.world. Out, below one folder: coco/ (captions json, images.zip), cc3m.tsv, cc12m.tsv, sbu.json (their
-pictures are on the world's web), reddit/, image_chat/, probe/, backbones/ (pictures and texts that train the backbones, a split
-of their own), lexicon.json (the words for nouns and looks), manifest.json last.
+In: the numbers of sources.world. Out, below one folder that appears whole: coco/ (captions json, images.zip), cc3m.tsv,
+cc12m.tsv, sbu.json (their pictures are on the world's web), reddit/, image_chat/, probe/, backbones/ (pictures and
+texts that train the backbones, a split of their own), lexicon.json (the words for nouns and looks), manifest.json
+(settings, counts, flaws, digests).
+Run: python -m vikdf.world --output data/sources/world --seed 1 --nouns 90 ... (--help names all)
 """
 
 import json
 import re
+import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
+from tqdm import tqdm
+
 from vikdf import files, schemas
-from vikdf.world import flaws, texts
+from vikdf.world import flaws, texts, web
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import LOOKS, Noun, make_nouns
 
@@ -20,14 +26,26 @@ COCO_BROKEN = {3: "missing", 7: "truncated"}  # COCO is clean but for two files
 EPOCH = (2000, 1, 1, 0, 0, 0)  # of files in archives: the same bytes every time
 
 
-def lists(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())  # UTF-8, whatever the locale
+
+
+def _json(path: Path, value) -> None:
+    _write(path, json.dumps(value) + "\n")
+
+
+def _progress(count: int, what: str) -> tqdm:
+    return tqdm(range(count), desc=f"draw {what}", unit=" picture", mininterval=1, file=sys.stderr)
+
+
+def lists(folder: Path, made: dict[str, list[dict]]) -> dict[str, int]:
     """The three url lists in their published forms."""
-    cc3m, cc12m, sbu = (flaws.rows(nouns, settings, corpus) for corpus in ("cc3m", "cc12m", "sbu"))
-    (folder / "cc3m.tsv").write_text("".join(f"{row['caption']}\t{row['url']}\n" for row in cc3m))
-    (folder / "cc12m.tsv").write_text("".join(f"{row['url']}\t{row['caption']}\n" for row in cc12m))
+    cc3m, cc12m, sbu = (made[corpus] for corpus in web.LISTS)
+    _write(folder / "cc3m.tsv", "".join(f"{row['caption']}\t{row['url']}\n" for row in cc3m))
+    _write(folder / "cc12m.tsv", "".join(f"{row['url']}\t{row['caption']}\n" for row in cc12m))
     parallel = {"image_urls": [row["url"] for row in sbu], "user_ids": [f"{row['number']}@N00" for row in sbu]}
-    (folder / "sbu.json").write_text(json.dumps(parallel | {"captions": [row["caption"] for row in sbu]}) + "\n")
-    return {"cc3m": len(cc3m), "cc12m": len(cc12m), "sbu": len(sbu)}
+    _json(folder / "sbu.json", parallel | {"captions": [row["caption"] for row in sbu]})
+    return {corpus: len(made[corpus]) for corpus in web.LISTS}
 
 
 def coco(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
@@ -35,7 +53,7 @@ def coco(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
     folder.mkdir()
     images, annotations = [], []
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
-        for number in range(settings["coco_images"]):
+        for number in _progress(settings["coco_images"], "coco"):
             name = f"{number + 1:012d}.jpg"
             image = draw(flaws.scene_of(nouns, settings, "coco", number), settings["pixels"])
             images.append({"id": number + 1, "file_name": name, "height": image.height, "width": image.width})
@@ -47,7 +65,7 @@ def coco(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
                 archive.writestr(member, data[: len(data) // 2] if flaw == "truncated" else data)
     about = {"description": "embedded world", "version": "1.0"}
     published = {"info": about, "licenses": [], "images": images, "annotations": annotations}
-    (folder / "captions_train.json").write_text(json.dumps(published) + "\n")
+    _json(folder / "captions_train.json", published)
     return {"coco": len(images)}
 
 
@@ -55,14 +73,14 @@ def backbones(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]
     """What trains CLIP, the captioner, BERT and the language model: scenes that no corpus and no test shows."""
     folder.mkdir()
     rows = []
-    for number in range(settings["backbone_images"]):
+    for number in _progress(settings["backbone_images"], "backbones"):
         image = draw(flaws.scene_of(nouns, settings, "backbones", number), settings["pixels"])
         said = flaws.captions_of(nouns, settings, "backbones", number, COCO_CAPTIONS)
         row = {"key": f"backbones-{number:09d}", "source": "backbones", "url": "", "captions": said, "status": "ok"}
         rows.append(row | {"width": image.width, "height": image.height, "image": jpeg(image)})
     schemas.write(rows, folder / "pairs.parquet", schemas.PAIRS)
     documents = texts.language(nouns, settings["language_texts"], settings["seed"])
-    (folder / "language.txt").write_text("".join(f"{document}\n" for document in documents))
+    _write(folder / "language.txt", "".join(f"{document}\n" for document in documents))
     return {"backbones": len(rows), "language": len(documents)}
 
 
@@ -76,13 +94,28 @@ def dialogues(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]
         made["image_chat", split] = texts.image_chat(nouns, count, split, seed, settings["departs"])
     for (task, split), rows in sorted(made.items()):
         (folder / task).mkdir(exist_ok=True)
-        (folder / task / f"{split}.json").write_text(json.dumps(rows) + "\n")
+        _json(folder / task / f"{split}.json", rows)
         counts[f"{task}_{split}"] = len(rows)
     return counts
 
 
+def told(folder: Path) -> dict[str, list[str]]:
+    """Every text that is read before Image-Chat, as published: captions, dialogues whole, language documents."""
+    coco = files.read_json(folder / "coco/captions_train.json")
+    sbu = files.read_json(folder / "sbu.json")
+    pairs = schemas.read(folder / "backbones/pairs.parquet", schemas.PAIRS, ["captions"])
+    reddit = [row for path in sorted((folder / "reddit").glob("*.json")) for row in files.read_json(path)]
+    lists = ((folder / name).read_text("utf-8").splitlines() for name in ("cc3m.tsv", "cc12m.tsv"))
+    return {
+        "captions": [each["caption"] for each in coco["annotations"]] + sbu["captions"] + [x for y in lists for x in y],
+        "backbones": [caption for captions in pairs["captions"].to_pylist() for caption in captions],
+        "language": (folder / "backbones/language.txt").read_text("utf-8").splitlines(),
+        "reddit": [" ".join([*row["context"], row["response"]]) for row in reddit],
+    }
+
+
 def leaks(said: list[str], nouns: list[Noun]) -> int:
-    """How many texts join a held-out noun and a word for its looks."""
+    """How many texts join a held-out noun and a word for looks."""
     held = {noun.name for noun in nouns if noun.held_out}
     looks = {value for values in LOOKS.values() for value in values}
     words = [set(re.findall(r"\w+", text.lower())) for text in said]
@@ -108,7 +141,7 @@ def publish(
     probe: dict,
     port: int,
 ) -> None:
-    """Draws and writes the embedded world: corpora, dialogues and what trains the backbones, as real ones are published.
+    """Draws and writes the embedded world: corpora, dialogues and what trains the backbones, as real ones appear.
 
     output: the folder to make
     seed: everything is a function of it
@@ -129,11 +162,16 @@ def publish(
     """
     settings = {name: value for name, value in locals().items() if name not in ("output", "nouns")} | {"nouns": nouns}
     all_nouns = make_nouns(seed, nouns, held_out)
+    made = {corpus: flaws.rows(all_nouns, settings, corpus) for corpus in web.LISTS}
     with files.whole(output) as aside:
         aside.mkdir()
-        counts = lists(aside, all_nouns, settings) | coco(aside / "coco", all_nouns, settings)
+        counts = lists(aside, made) | coco(aside / "coco", all_nouns, settings)
         counts |= backbones(aside / "backbones", all_nouns, settings) | dialogues(aside, all_nouns, settings)
+        leaked = {where: leaks(said, all_nouns) for where, said in told(aside).items()}
+        assert not any(leaked.values()), f"texts join a held-out noun and its looks: {leaked}"
         names = {"nouns": [noun.name for noun in all_nouns], "held_out": [n.name for n in all_nouns if n.held_out]}
         files.write_json(aside / "lexicon.json", names | {"attributes": LOOKS})
         sums = {path.relative_to(aside).as_posix(): files.sha256(path) for path in aside.rglob("*") if path.is_file()}
-        files.write_json(aside / "manifest.json", {"settings": settings, "counts": counts, "sha256": sums})
+        wrong = {corpus: Counter(row["flaw"] for row in made[corpus] if row["flaw"]) for corpus in web.LISTS}
+        about = {"settings": settings, "counts": counts, "flaws": wrong, "leaks": leaked, "sha256": sums}
+        files.write_json(aside / "manifest.json", about)

@@ -1,25 +1,31 @@
-"""The world's web: a small HTTP server on 127.0.0.1 that draws the picture asked for, with the flaws of its row.
+"""The world's web: a small HTTP server on 127.0.0.1 that draws the picture asked for, with the flaw of its row.
 
-    with web.serve(settings):          # settings = params.yaml's sources.world
-        ...                            # http://127.0.0.1:<port>/cc3m/000000.jpg answers
+In: params.yaml's sources.world. Out: http://127.0.0.1:<port>/cc3m/000000.jpg answers while the block runs.
+
+    with web.serve(settings):
+        ...
+
+No file is read: every answer is a function of the settings and the path.
 """
 
 import contextlib
 import http.server
-import io
+import struct
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
-
-from PIL import Image
 
 from vikdf.world import flaws
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import make_nouns
 
 LISTS = ("cc3m", "cc12m", "sbu")
-BOMB = 12000  # pixels a side: a few hundred kilobytes that would decode to 400 MB
-DEAD = (404, 410, 403)
+SLOW = 0.3  # seconds: far below any timeout, so that the outcome does not depend on load
+BOMB = 10_000  # pixels a side: more than Pillow decodes, in some 12 kB
+POLL = 0.05  # seconds that stopping may take
+PAGE = b"<html><body>please log in</body></html>"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -27,71 +33,79 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         row = self.server.rows.get(self.path)
-        if row is None:
-            return self.answer(404, b"nothing is here", "text/plain")
-        corpus = self.path.split("/")[1]
-        flaw, number = row["flaw"], row["number"]
+        flaw = row["flaw"] if row else "gone"
         if flaw == "silent":
             self.server.closing.wait()
             self.close_connection = True
-            return None
+            return
         if flaw == "slow":
-            time.sleep(flaws.SLOW)
-        if flaw == "dead":
-            return self.answer(DEAD[number % len(DEAD)], b"gone", "text/plain")
-        if flaw == "failing":
-            return self.answer(503, b"try later", "text/plain")
-        if flaw == "html":
-            return self.answer(200, b"<html><body>please log in</body></html>", "image/jpeg")
-        if flaw == "huge":
-            return self.answer(200, self.server.bomb, "image/png")
-        data = self.picture(corpus, row)
-        extra = {"X-Robots-Tag": "noai"} if flaw == "opt_out" else {}
-        return self.answer(200, data[: len(data) // 2] if flaw == "truncated" else data, "image/jpeg", extra)
+            time.sleep(SLOW)
+        refused = {"gone": 410 if row and row["number"] % 2 else 404, "forbidden": 403, "failing": 500}
+        if flaw in refused:
+            self.answer(refused[flaw], b"no picture", "text/plain")
+        elif flaw == "html":
+            self.answer(200, PAGE, "image/jpeg")
+        elif flaw == "huge":
+            self.answer(200, self.server.bomb, "image/png")
+        else:
+            self.answer(200, self.picture(row), "image/jpeg")
 
-    def picture(self, corpus: str, row: dict) -> bytes:
-        settings = self.server.settings
-        scene = flaws.scene_of(self.server.nouns, settings, corpus, row["shown"])
+    def picture(self, row: dict) -> bytes:
+        settings, flaw = self.server.settings, row["flaw"]
+        scene = flaws.scene_of(self.server.nouns, settings, self.path.split("/")[1], row["shown"])
         image = draw(scene, settings["pixels"])
-        if row["flaw"] == "tiny":
-            image = image.resize((12, 12))
-        return jpeg(image, quality=80 if row["flaw"] == "duplicate" else 92)
+        if flaw == "near_picture" and row["number"] % 2:
+            return jpeg(image, quality=75)
+        if flaw in ("near_picture", "tiny"):
+            side = {"near_picture": image.width * 4 // 3, "tiny": image.width // 4}[flaw]
+            image = image.resize((side, side))
+        data = jpeg(image)
+        return data[: len(data) // 2] if flaw == "truncated" else data
 
-    def answer(self, code: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+    def answer(self, code: int, body: bytes, kind: str) -> None:
+        row = self.server.rows.get(self.path)
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
+        if row and row["flaw"] == "opt_out":
+            self.send_header("X-Robots-Tag", "noai")
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # a client may leave: that is its right
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def log_message(self, *_) -> None:
         """The fetch reports; the web is silent."""
 
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 128
+    daemon_threads = True  # no thread outlives the process
+    request_queue_size = 128  # a full queue looks like a silent host
 
     def __init__(self, settings: dict):
         self.settings, self.nouns = settings, make_nouns(settings["seed"], settings["nouns"], settings["held_out"])
         self.rows = {
-            f"/{corpus}/{row['number']:06d}.jpg": row
+            row["url"].removeprefix(f"http://127.0.0.1:{settings['port']}"): row
             for corpus in LISTS
             for row in flaws.rows(self.nouns, settings, corpus)
+            if row["flaw"] != "same_row"  # its address is an earlier row's
         }
         self.closing = threading.Event()
-        self.bomb = _bomb()
+        self.bomb = _black_png(BOMB)
         super().__init__(("127.0.0.1", settings["port"]), Handler)
 
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may leave: that is its right
+            super().handle_error(request, client_address)
 
-def _bomb() -> bytes:
-    stream = io.BytesIO()
-    Image.new("1", (BOMB, BOMB)).save(stream, "PNG")
-    return stream.getvalue()
+
+def _black_png(side: int) -> bytes:
+    """A black picture of one bit a pixel, written by hand: Pillow would need memory for every pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    lines = zlib.compress(bytes((side // 8 + 1) * side))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 @contextlib.contextmanager
@@ -101,10 +115,10 @@ def serve(settings: dict) -> Iterator[None]:
         server = Server(settings)
     except OSError as error:
         raise ValueError(
-            f"port {settings['port']} of 127.0.0.1 is busy ({error.strerror}): another run of `sources` may use it; wait for it, "
-            "or set another sources.world.port in params.yaml"
+            f"port {settings['port']} of 127.0.0.1 cannot be used ({error.strerror}): perhaps another run of `sources`"
+            " holds it; wait until it ends, or set another sources.world.port in params.yaml"
         ) from None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(POLL,), daemon=True).start()
     try:
         yield
     finally:

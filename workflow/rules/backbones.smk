@@ -6,13 +6,15 @@ rule backbones:
     """Every model as a local folder in its ecosystem's own form."""
     input:
         code=code("backbones"),
-        given=lambda wildcards: [MODELS[wildcards.name][key] for key in ("pairs", "texts", "lexicon") if key in MODELS[wildcards.name]],
+        given=lambda wildcards: [
+            MODELS[wildcards.name][key] for key in ("pairs", "texts", "lexicon") if key in MODELS[wildcards.name]
+        ],
     output:
         directory("data/backbones/{name}"),
-    params:
-        flags=lambda wildcards: flags("backbones", "seed", entry=MODELS[wildcards.name]),
     log:
         "logs/backbones/{name}.log",
+    params:
+        flags=lambda wildcards: flags("backbones", "seed", entry=MODELS[wildcards.name]),
     shell:
         "python -m vikdf.backbones --name {wildcards.name} {params.flags}"
         " --output {output} --state-root state 2>&1 | tee {log}"

@@ -8,7 +8,7 @@ rule caption:
         pairs="data/filter/pairs.parquet",
         captioner="data/backbones/captioner",
         clip="data/backbones/clip",
-        lexicon=list(config["caption"]["forbid_joint"].values()),
+        lexicon=[path for path in config["caption"]["forbid_joint"].values() if path],
     output:
         "data/caption/captions.parquet",
         "data/caption/report.txt",

@@ -30,10 +30,8 @@ rule finetune:
         system="|".join(SYSTEMS),
         fraction="|".join(TASK),
         seed=r"\d+",
-    resources:
-        gpu=1,
     params:
-        flags=lambda wildcards: flags("finetune", "lora", "training", entry=SYSTEMS[wildcards.system]),
+        flags=lambda wildcards: flags("finetune", "lora", "steps", "training", entry=SYSTEMS[wildcards.system]),
     shell:
         "python -m vikdf.finetune --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
         " --start {input.start} --dialogues data/dialogues --backbones data/backbones {params.flags}"

@@ -25,8 +25,6 @@ rule generate:
         system="|".join(SYSTEMS),
         fraction="|".join(TASK),
         seed=r"\d+",
-    resources:
-        gpu=1,
     params:
         flags=lambda wildcards: flags("generate", entry=SYSTEMS[wildcards.system]),
     shell:

@@ -19,8 +19,6 @@ rule pretrain:
     wildcard_constraints:
         variant="|".join(VARIANTS),
         seed=r"\d+",
-    resources:
-        gpu=1,
     params:
         flags=lambda wildcards: flags("pretrain", **VARIANTS[wildcards.variant]),
     shell:

@@ -6,20 +6,18 @@ WORLD += ["backbones/pairs.parquet", "backbones/language.txt", "probe/test.json"
 WORLD += [f"{task}/{split}.json" for task in ("reddit", "image_chat") for split in ("train", "valid", "test")]
 
 
-if config["sources"]["world"]:
-
-    rule world:
-        """Draws and publishes the embedded world, in the forms in which real corpora are published."""
-        input:
-            code=code("world"),
-        output:
-            expand("data/sources/world/{file}", file=WORLD),
-        params:
-            flags=flags("sources.world"),
-        log:
-            "logs/sources/world.log",
-        shell:
-            "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | tee {log}"
+rule world:
+    """Draws and publishes the embedded world, in the forms in which real corpora are published."""
+    input:
+        code=code("world"),
+    output:
+        expand("data/sources/world/{file}", file=WORLD),
+    log:
+        "logs/sources/world.log",
+    params:
+        flags=flags("sources.world"),
+    shell:
+        "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | tee {log}"
 
 
 rule sources:
