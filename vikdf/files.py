@@ -45,7 +45,9 @@ def read_json(path: Path):
     try:
         return json.loads(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it and run the step that makes it again") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): delete it and run the step that makes it again"
+        ) from None
 
 
 def sha256(path: Path) -> str:

@@ -24,7 +24,9 @@ def copy(*, path: Path, output: Path) -> dict:
         for file in path.glob(pattern):
             shutil.copyfile(file, output / file.name)
     if not any(output.glob("*.safetensors")) and not any(output.glob("*.npy")):
-        raise ValueError(f"{path} holds no *.safetensors: save the checkpoint with safetensors (pickle files are not loaded)")
+        raise ValueError(
+            f"{path} holds no *.safetensors: save the checkpoint with safetensors (pickle files are not loaded)"
+        )
     return {}
 
 
@@ -83,7 +85,9 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
                 folder = aside / name
                 folder.mkdir()
                 scores = function(**inputs, **settings, **trained, output=folder)
-                files.write_json(folder / "manifest.json", {"form": form, "scores": scores, "sha256": files.sha256(folder)})
+                files.write_json(
+                    folder / "manifest.json", {"form": form, "scores": scores, "sha256": files.sha256(folder)}
+                )
                 run.log(0, {key: value for key, value in scores.items() if isinstance(value, int | float)})
         work.export(output, name)
 

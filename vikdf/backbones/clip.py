@@ -72,7 +72,9 @@ def train(
         image = model.encode_image(images[:held], normalize=True)
         text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)
         hits = ((image @ text.T).argsort(dim=1, descending=True)[:, :10] == torch.arange(held)[:, None]).any(1)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, output / "open_clip_model.safetensors"
+    )
     return {"loss": final, "image_to_text_recall_at_10": hits.float().mean().item(), "held_back": held}
 
 
@@ -81,7 +83,7 @@ def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width
     """Writes tokenizer and configuration to the folder; pictures [N, 3, S, S] and the token ids of their captions, N x [c, L]."""
     import open_clip
     import torch
-    from open_clip.transform import image_transform_v2, PreprocessCfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2
     from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 
-def optimise(model, loss: Callable, *, steps: int, learning_rate: float, name: str, weight_decay: float = 0.05) -> float:
+def optimise(
+    model, loss: Callable, *, steps: int, learning_rate: float, name: str, weight_decay: float = 0.05
+) -> float:
     """Minimises `loss()` over the model's trainable parameters; returns the mean loss of the last tenth of the steps."""
     import math
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vikdf import files, schemas
+from vikdf import files, flags, schemas
 from vikdf.world import flaws, texts, web
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import LOOKS, Noun, make_nouns
@@ -175,3 +175,7 @@ def publish(
         wrong = {corpus: Counter(row["flaw"] for row in made[corpus] if row["flaw"]) for corpus in web.LISTS}
         about = {"settings": settings, "counts": counts, "flaws": wrong, "leaks": leaked, "sha256": sums}
         files.write_json(aside / "manifest.json", about)
+
+
+if __name__ == "__main__":
+    flags.main(publish)

@@ -23,7 +23,7 @@ from vikdf.world.nouns import make_nouns
 
 LISTS = ("cc3m", "cc12m", "sbu")
 SLOW = 0.3  # seconds: far below any timeout, so that the outcome does not depend on load
-BOMB = 10_000  # pixels a side: more than Pillow decodes, in some 12 kB
+BOMB = 14_000  # pixels a side: more than Pillow decodes, in some 24 kB
 POLL = 0.05  # seconds that stopping may take
 PAGE = b"<html><body>please log in</body></html>"
 

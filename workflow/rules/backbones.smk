@@ -13,6 +13,7 @@ rule backbones:
         directory("data/backbones/{name}"),
     log:
         "logs/backbones/{name}.log",
+    priority: 3
     params:
         flags=lambda wildcards: flags("backbones", "seed", entry=MODELS[wildcards.name]),
     shell:

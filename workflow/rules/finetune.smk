@@ -30,6 +30,7 @@ rule finetune:
         system="|".join(SYSTEMS),
         fraction="|".join(TASK),
         seed=r"\d+",
+    priority: 1
     params:
         flags=lambda wildcards: flags("finetune", "lora", "steps", "training", entry=SYSTEMS[wildcards.system]),
     shell:

@@ -19,6 +19,7 @@ rule pretrain:
     wildcard_constraints:
         variant="|".join(VARIANTS),
         seed=r"\d+",
+    priority: 2
     params:
         flags=lambda wildcards: flags("pretrain", **VARIANTS[wildcards.variant]),
     shell:
