@@ -35,6 +35,22 @@ def test_verify_names_the_file_that_is_missing_and_the_one_that_changed(tmp_path
     assert "00000.tar is missing" in message and "00001.tar has changed" in message and "cure: rm" in message
 
 
+def test_verify_reads_the_manifest_of_a_model_and_of_tables(tmp_path, capsys):
+    model, tables = tmp_path / "clip", tmp_path / "sources"
+    for folder in (model, tables):
+        folder.mkdir()
+    (model / "weights.safetensors").write_bytes(b"weights")
+    files.write_json(model / "manifest.json", {"form": "clip", "sha256": files.sha256(model)})
+    (tables / "coco.parquet").write_bytes(b"rows")
+    digest = files.sha256(tables / "coco.parquet")
+    files.write_json(tables / "manifest.json", {"sources": {"coco": {"rows": 1, "sha256": digest}}})
+    cli.main(["verify", str(tmp_path)])
+    (model / "weights.safetensors").write_bytes(b"other")
+    (tables / "coco.parquet").unlink()
+    message = fails(["verify", str(tmp_path)], capsys)
+    assert f"{model} has changed" in message and "coco.parquet is missing" in message
+
+
 def test_verify_of_an_empty_folder_says_what_to_run(tmp_path, capsys):
     assert "snakemake --cores all" in fails(["verify", str(tmp_path)], capsys)
 

@@ -39,32 +39,40 @@ def verify(folder: Path) -> None:
         raise ValueError(f"no manifest.json below {folder}: nothing has been made yet; run `snakemake --cores all`")
     wrong = [line for path in manifests for line in _harmed(path)]
     if wrong:
-        raise ValueError("\n".join([f"{len(wrong)} files are not as their manifests say:", *wrong]))
+        raise ValueError("\n".join(["these are not as their manifests say:", *wrong]))
     print(f"{len(manifests)} manifests below {folder}: every file they name is whole")
 
 
 def _harmed(manifest: Path) -> list[str]:
-    said = _digests(files.read_json(manifest))
-    lines = []
-    for name, digest in sorted(said.items()):
+    said, lines, target = files.read_json(manifest), [], manifest
+    for name, digest in sorted(_digests(said).items()):
         path = manifest.parent / name
         if not path.exists():
             lines.append(f"  {path} is missing")
         elif files.sha256(path) != digest:
             lines.append(f"  {path} has changed since it was made")
-    cure = f"  cure: rm {manifest} and run `snakemake --cores all {manifest}`"
-    return [*lines, cure] if lines else []
+    if (
+        isinstance(said.get("sha256"), str) and _folder(manifest.parent) != said["sha256"]
+    ):  # a model: one folder, one digest
+        lines, target = [f"  {manifest.parent} has changed since it was made"], manifest.parent
+    return [*lines, f"  cure: rm -r {target} and run `snakemake --cores all {target}`"] if lines else []
 
 
-def _digests(manifest) -> dict[str, str]:
-    """The file names with their sha256 of a manifest: {"files": {name: {"sha256": ...}}} or {name: "<sha256>"}."""
-    named = manifest.get("files", manifest) if isinstance(manifest, dict) else {}
-    found = {}
-    for name, entry in named.items():
-        digest = entry.get("sha256") if isinstance(entry, dict) else entry
-        if isinstance(digest, str) and len(digest) == 64:
-            found[name] = digest
+def _digests(manifest: dict) -> dict[str, str]:
+    """File -> sha256 of a manifest: {"sha256": {file: ...}}, or entries {"sha256": ...} by file or by table."""
+    found = dict(manifest["sha256"]) if isinstance(manifest.get("sha256"), dict) else {}
+    for group in manifest.values():
+        for name, entry in group.items() if isinstance(group, dict) else []:
+            if isinstance(entry, dict) and "sha256" in entry:
+                found[name if "." in name else f"{name}.parquet"] = entry["sha256"]
     return found
+
+
+def _folder(folder: Path) -> str:
+    """The digest of a folder as it was before its manifest was written (and Snakemake's time stamp)."""
+    inside = sorted(path for path in folder.rglob("*") if path.is_file())
+    inside = [path for path in inside if path.name not in ("manifest.json", ".snakemake_timestamp")]
+    return files.digest([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in inside])
 
 
 def state(folder: Path) -> None:

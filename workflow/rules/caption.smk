@@ -14,6 +14,7 @@ rule caption:
         "data/caption/report.txt",
     log:
         "logs/caption/caption.log",
+    priority: 4
     resources:
         gpu=1,
     params:

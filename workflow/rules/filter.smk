@@ -12,6 +12,7 @@ rule filter:
         "data/filter/report.txt",
     log:
         "logs/filter/filter.log",
+    priority: 4
     params:
         flags=flags("filter"),
     shell:

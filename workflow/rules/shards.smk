@@ -12,6 +12,7 @@ rule shards:
         "data/shards/manifest.json",
     log:
         "logs/shards/shards.log",
+    priority: 4
     params:
         flags=flags("shards"),
     shell:

@@ -32,6 +32,7 @@ rule sources:
         "data/sources/manifest.json",
     log:
         "logs/sources/sources.log",
+    priority: 4
     params:
         flags=flags("sources"),
     shell:
