@@ -130,6 +130,8 @@ def readable(rows: list[dict], contrasts: dict, confidence: float) -> str:
         "two values is wrong. cloze_rank and ppl: lower is better.",
         "- favours: the better side where the interval leaves out 0, else neither. The intervals are not corrected for "
         "their number.",
+        "- An interval covers what the seed changes: new weights, data order and masks of pretraining and fine-tuning. The "
+        "world, the backbones (one CLIP and one shuffled CLIP, one language model) and the captions are the same for all seeds.",
         "",
     ]
     return "\n".join(lines + notes)

@@ -19,11 +19,9 @@ CHUNK = 1024  # dialogues between two files in state/
 IMAGES = "none"  # no system here sees a picture while it answers
 
 
-def tasks(fraction: str, tuned: bool) -> dict[str, str]:
-    """Task -> what table 1 calls the data that the system was tuned on."""
-    if fraction != "zero":
-        return {"image_chat": fraction}
-    return {"reddit": "full" if tuned else "zero", "image_chat": "zero", "probe": "zero"}
+def data_of(task: str, fraction: str, tuned: bool) -> str:
+    """What table 1 calls the part of the task's own data that the system was tuned on."""
+    return "full" if task == "reddit" and tuned else fraction
 
 
 def asked(path: Path) -> list[dict]:
@@ -93,7 +91,7 @@ def loader(entry: dict, system: str, tuned: Path | None, backbones: Path):
 def generate(
     *,
     tuned: list[Path],
-    dialogues: Path,
+    dialogues: list[Path],
     backbones: Path,
     output: Path,
     state_root: Path,
@@ -107,7 +105,7 @@ def generate(
     """Answers the test dialogues with one system, and scores the references.
 
     tuned: the fine-tuned system; none for a prompted one
-    dialogues: folder of the dialogue tables
+    dialogues: the tables whose test dialogues are answered, named after their tasks
     backbones: folder of the backbones
     output: the table to write
     state_root: where finished chunks are kept
@@ -119,8 +117,8 @@ def generate(
     batch: dialogues answered at once
     """
     product = tuned[0] if tuned else None
-    wanted = tasks(fraction, tuned=product is not None)
-    paths = {task: dialogues / f"{task}.parquet" for task in wanted}
+    paths = {path.stem: path for path in dialogues}
+    wanted = {task: data_of(task, fraction, tuned=product is not None) for task in paths}
     entry = {name: value for name, value in entry.items() if name != "fractions"}
     params = {
         "system": system,

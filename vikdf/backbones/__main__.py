@@ -10,24 +10,37 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import files, flags, state, tracking
+from vikdf import files, flags, state
 from vikdf.backbones import bert, captioner, clip, language, vectors
 
-FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.npy")  # weights as safetensors only, and no code
+TABLES = ("*.npy", "*.txt", "*.txt.gz", "*.bin")
+FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # weights as safetensors only, and no code
 
 
 def copy(*, path: Path, output: Path) -> dict:
     """A folder that is there already: only configurations, tokenizers and safetensors are taken."""
     if not path.is_dir():
         raise ValueError(f"{path} is no folder: set `path` under backbones.models to the folder of the checkpoint")
-    for pattern in FOUND:
-        for file in path.glob(pattern):
-            shutil.copyfile(file, output / file.name)
-    if not any(output.glob("*.safetensors")) and not any(output.glob("*.npy")):
+    _take(path, output, FOUND)
+    if not any(output.glob("*.safetensors")):
         raise ValueError(
             f"{path} holds no *.safetensors: save the checkpoint with safetensors (pickle files are not loaded)"
         )
     return {}
+
+
+def word_vectors(*, path: Path, output: Path) -> dict:
+    """A folder with one table of word vectors: GloVe text, word2vec binary, or vectors.npy with words.txt."""
+    if not path.is_dir() or not _take(path, output, TABLES):
+        raise ValueError(f"{path} holds no table of word vectors: expected a folder with one of {', '.join(TABLES)}")
+    return {}
+
+
+def _take(path: Path, output: Path, patterns: tuple[str, ...]) -> int:
+    found = [file for pattern in patterns for file in path.glob(pattern)]
+    for file in found:
+        shutil.copyfile(file, output / file.name)
+    return len(found)
 
 
 def fetch(*, hub: str, revision: str, output: Path) -> dict:
@@ -52,9 +65,11 @@ FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module w
     "bert": (bert.train, "backbones.bert"),
     "language": (language.train, "backbones.language"),
     "vectors": (vectors.train, "backbones.vectors"),
+    "word_vectors": (word_vectors, "files"),
     "path": (copy, "files"),
     "hub": (fetch, "files"),
 }
+FOUND_FORMS = ("path", "hub", "word_vectors")  # nothing is trained
 PATHS = ("pairs", "texts", "lexicon", "path")  # keys of an entry that name inputs
 
 
@@ -62,7 +77,7 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
     """Makes one backbone, or copies it out of state/ when the same one was made before.
 
     name: its name under backbones.models
-    entry: its entry: {form: clip|captioner|bert|language|vectors|path|hub, ...}
+    entry: its entry: {form: clip|captioner|bert|language|vectors|word_vectors|path|hub, ...}
     seed: seed of what is trained here
     output: the folder to make
     state_root: where finished work is kept
@@ -75,20 +90,19 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
     inputs = {key: Path(settings.pop(key)) for key in PATHS if key in settings}
     if lost := [str(path) for path in inputs.values() if not path.exists()]:
         raise ValueError(f"{lost[0]} is missing: backbones.models.{name} of params.yaml names it")
-    trained = {} if form in ("path", "hub") else {"seed": seed}
+    trained = {} if form in FOUND_FORMS else {"seed": seed}
     with state.claim(state_root, "backbones", [module], entry | trained | {"name": name}, inputs) as work:
         if not work.finished:
             with (
-                tracking.Run("backbones", f"backbones-{name}-all-s{seed}", entry, work.folder) as run,
+                work.tracked(f"backbones-{name}-all-s{seed}", entry, {"seed": seed}) as journal,
                 work.finish() as aside,
             ):
                 folder = aside / name
                 folder.mkdir()
                 scores = function(**inputs, **settings, **trained, output=folder)
-                files.write_json(
-                    folder / "manifest.json", {"form": form, "scores": scores, "sha256": files.sha256(folder)}
-                )
-                run.log(0, {key: value for key, value in scores.items() if isinstance(value, int | float)})
+                made = {"form": form, "scores": scores, "sha256": files.sha256(folder)}
+                files.write_json(folder / "manifest.json", made)
+                journal.log(0, scores)
         work.export(output, name)
 
 

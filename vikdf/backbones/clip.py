@@ -5,14 +5,13 @@
 
 import io
 import json
-import random
 from pathlib import Path
 
-from vikdf import schemas
+from vikdf import order, schemas
 from vikdf.backbones import tokenizer as tokenizers
 from vikdf.backbones.optimise import optimise
 
-CONTEXT = 28  # tokens of a text: the longest dialogue context of the world fits
+CONTEXT = 30  # tokens of a text: the longest dialogue context of the world fits
 
 
 def config(pixels: int, patch: int, width: int, layers: int, text_layers: int, vocabulary: int) -> dict:
@@ -89,7 +88,7 @@ def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
     captions = table["captions"].to_pylist()
     if shuffled:
-        random.Random(f"shuffled {seed}").shuffle(captions)
+        captions = [captions[place] for place in order.derangement(len(captions), seed)]
     tokenizer = tokenizers.train(
         (caption for row in captions for caption in row),
         vocabulary,

@@ -32,10 +32,14 @@ def check_part(part: str, folder: Path | None, expected: dict[str, str], checkpo
 
 
 def write(folder: Path, tensors: dict[str, Tensor], config: dict) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with files.whole(Path(folder) / WEIGHTS) as aside:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside)
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside)
+        except SafetensorError as error:
+            raise OSError(f"{folder}/{WEIGHTS} cannot be written ({error}): is the disk full?") from None
     files.write_json(Path(folder) / CONFIG, config)
 
 
@@ -47,10 +51,16 @@ def read_config(folder: Path) -> dict:
 
 def read_weights(folder: Path, prefix: str = "") -> dict[str, Tensor]:
     """The tensors whose name begins with `prefix`, without it."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(Path(folder) / WEIGHTS, "pt") as stream:
-        return {name.removeprefix(prefix): stream.get_tensor(name) for name in stream.keys() if name.startswith(prefix)}
+    try:
+        with safe_open(Path(folder) / WEIGHTS, "pt") as stream:
+            names = [name for name in stream.keys() if name.startswith(prefix)]
+            return {name.removeprefix(prefix): stream.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder}/{WEIGHTS} is damaged ({error}): delete {folder} and run `snakemake --cores all {folder}` to make it again"
+        ) from None
 
 
 def load_trained(module, weights: dict[str, Tensor], frozen: tuple[str, ...], checkpoint: Path) -> None:

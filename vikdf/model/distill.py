@@ -1,6 +1,6 @@
 """Knowledge distillation (section 3.2, Figure 3): TIM, TAMIM and IAMTM, one class an equation.
 
-Each forward gives (sum, count): the loss is their quotient, so that micro-batches and ranks add up exactly.
+Each forward gives (sum, count): the loss is their quotient, so that a caller can weigh micro-batches by their targets.
 `cover` draws what is masked from an explicit generator (on the CPU), so that runs repeat and resume.
 
 Shapes: B batch, L text tokens, P image patches + 1, m masked places a row, n queries, D IQ-Former width,

@@ -1,7 +1,7 @@
 """Knowledge integration (section 3.3, Figure 4): BVIF = IACI + IAKR, both through the frozen LLM.
 
 Each takes K, K in the LLM's width, and texts as token ids; each gives (sum, count): the loss is their quotient, so that
-micro-batches and ranks add up exactly. The LLM's head runs where there is a target, and no graph is kept where nothing
+a caller can weigh micro-batches by their targets. The LLM's head runs where there is a target, and no graph is kept where nothing
 that is trained goes in.
 
 Shapes: B batch, L positions, n queries, D IQ-Former width, H LLM width.

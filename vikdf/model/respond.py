@@ -164,6 +164,10 @@ def add_lora(llm: LLM, rank: int, alpha: int, seed: int) -> None:
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"), llm.model)
     for name, parameter in llm.model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
+        if ".lora_" in name:
+            parameter.data = (
+                parameter.data.float()
+            )  # an LLM kept in half precision would have it too: too coarse to train
 
 
 def in_batches(sizes: list[int], batch: int, what: str):

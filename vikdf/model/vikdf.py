@@ -80,7 +80,7 @@ class VIKDF(nn.Module):
         iakr_prompts: tuple[str, ...] = ("Create an image that reflects the following description:",),
         iakr_target: str = "attached",
     ):
-        """The defaults are the paper's (4.2 and 3.3); where it leaves a choice, method.md names it.
+        """The defaults are the paper's (4.2 and 3.3); where it leaves a choice, the argument names it.
 
         tim: 'pooled' (first knowledge vectors in a projection of tim_width) or 'set' (cosine of the whole sets)
         leave_unchanged: share of masked squares and tokens that stay visible (paper: none; original code: 0.2)
@@ -124,7 +124,7 @@ class VIKDF(nn.Module):
         return {name: total / count for name, (total, count) in self.sums(batch, generator, wanted).items()}
 
     def sums(self, batch: dict, generator: torch.Generator, wanted: tuple[str, ...] = LOSSES) -> dict:
-        """(sum, count) of each loss, so that micro-batches and ranks add up to the loss of the whole step.
+        """(sum, count) of each loss, so that a caller can weigh micro-batches by their targets.
 
         batch: pixels [B, 3, S, S], clip_tokens [B, L], captions: list of str (or caption_ids: the LLM's token
         ids of each); h_text [B, L, E] and h_image [B, P, E] may be given, CLIP being frozen, and save its work.

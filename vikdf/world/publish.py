@@ -21,6 +21,7 @@ from vikdf.world import flaws, texts, web
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import LOOKS, Noun, make_nouns
 
+SPARE = 3  # so many times the wanted valid and test dialogues are made: those that train has are left out
 COCO_CAPTIONS = 3
 COCO_BROKEN = {3: "missing", 7: "truncated"}  # COCO is clean but for two files
 EPOCH = (2000, 1, 1, 0, 0, 0)  # of files in archives: the same bytes every time
@@ -85,13 +86,24 @@ def backbones(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]
 
 
 def dialogues(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
-    """Reddit-like and Image-Chat-like dialogues in three splits each, and the probe."""
+    """Reddit-like and Image-Chat-like dialogues in three splits each, and the probe. No valid or test dialogue is one of train."""
     seed, counts = settings["seed"], {}
     made = {("probe", "test"): texts.probe(nouns, **settings["probe"], seed=seed)}
-    for split, count in settings["reddit"].items():
-        made["reddit", split] = texts.reddit(nouns, count, split, seed)
-    for split, count in settings["image_chat"].items():
-        made["image_chat", split] = texts.image_chat(nouns, count, split, seed, settings["departs"])
+    make = {
+        "reddit": lambda count, split: texts.reddit(nouns, count, split, seed),
+        "image_chat": lambda count, split: texts.image_chat(nouns, count, split, seed, settings["departs"]),
+    }
+    for task, rows in make.items():
+        made[task, "train"] = rows(settings[task]["train"], "train")
+        known = {said(row) for row in made[task, "train"]}
+        for split in ("valid", "test"):
+            wanted = settings[task][split]
+            new = [row for row in rows(SPARE * wanted, split) if said(row) not in known]
+            if len(new) < wanted:
+                raise ValueError(
+                    f"sources.world.{task}.{split}: only {len(new)} of {wanted} dialogues are not in train: ask for fewer"
+                )
+            made[task, split] = new[:wanted]
     for (task, split), rows in sorted(made.items()):
         (folder / task).mkdir(exist_ok=True)
         _json(folder / task / f"{split}.json", rows)
@@ -112,6 +124,11 @@ def told(folder: Path) -> dict[str, list[str]]:
         "language": (folder / "backbones/language.txt").read_text("utf-8").splitlines(),
         "reddit": [" ".join([*row["context"], row["response"]]) for row in reddit],
     }
+
+
+def said(row: dict) -> tuple[str, ...]:
+    """The turns of a dialogue, whatever form it has."""
+    return tuple(text for _, text in row["dialog"]) if "dialog" in row else (*row["context"], row["response"])
 
 
 def leaks(said: list[str], nouns: list[Noun]) -> int:

@@ -13,7 +13,11 @@ rule backbones:
         directory("data/backbones/{name}"),
     log:
         "logs/backbones/{name}.log",
+    wildcard_constraints:
+        name="|".join(MODELS),
     priority: 3
+    resources:
+        gpu=1,
     params:
         flags=lambda wildcards: flags("backbones", "seed", entry=MODELS[wildcards.name]),
     shell:

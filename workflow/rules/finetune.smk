@@ -31,6 +31,8 @@ rule finetune:
         fraction="|".join(TASK),
         seed=r"\d+",
     priority: 1
+    resources:
+        gpu=1,
     params:
         flags=lambda wildcards: flags("finetune", "lora", "steps", "training", entry=SYSTEMS[wildcards.system]),
     shell:

@@ -1,6 +1,6 @@
 # In: data/dialogues, a fine-tuned system (none where it is prompted). Out: results/generate/<system>-<fraction>-s<seed>.parquet.
 PROMPTED = [name for name, entry in config["baselines"].items() if not entry["tuned"]]
-ASKED = {"zero": ["reddit", "image_chat", "probe"]}  # every other fraction answers Image-Chat alone
+ASKED = {"zero": list(config["dialogues"]["corpora"])}  # every other fraction answers Image-Chat alone
 
 
 rule generate:
@@ -25,9 +25,11 @@ rule generate:
         system="|".join(SYSTEMS),
         fraction="|".join(TASK),
         seed=r"\d+",
+    resources:
+        gpu=1,
     params:
         flags=lambda wildcards: flags("generate", entry=SYSTEMS[wildcards.system]),
     shell:
         "python -m vikdf.generate --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
-        " --tuned {input.tuned} --dialogues data/dialogues --backbones data/backbones {params.flags}"
+        " --tuned {input.tuned} --dialogues {input.dialogues} --backbones data/backbones {params.flags}"
         " --output {output} --state-root state 2>&1 | tee {log}"

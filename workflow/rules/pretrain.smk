@@ -20,6 +20,8 @@ rule pretrain:
         variant="|".join(VARIANTS),
         seed=r"\d+",
     priority: 2
+    resources:
+        gpu=1,
     params:
         flags=lambda wildcards: flags("pretrain", **VARIANTS[wildcards.variant]),
     shell:
