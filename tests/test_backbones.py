@@ -147,3 +147,16 @@ def test_a_hub_that_does_not_answer_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="form: path"):
         make(tmp_path, "llm", {"form": "hub", "hub": "nobody/nothing", "revision": "0" * 40})
+
+
+def test_a_table_of_word_vectors_is_taken_in_any_of_its_forms(tmp_path):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/glove.txt").write_text("red 0.1 0.2\n")
+    made = make(tmp_path, "vectors", {"form": "word_vectors", "path": str(tmp_path / "given")})
+    assert (made / "glove.txt").read_text() == "red 0.1 0.2\n"
+
+
+def test_a_folder_without_word_vectors_is_refused(tmp_path):
+    (tmp_path / "given").mkdir()
+    with pytest.raises(ValueError, match="no table of word vectors"):
+        make(tmp_path, "vectors", {"form": "word_vectors", "path": str(tmp_path / "given")})

@@ -27,7 +27,9 @@ def answer(dialogues, backbones, tuned, tmp_path, monkeypatch):  # noqa: F811
 
     def answered(output="out.parquet", state_root="state", **changed):
         settings = {"tuned": [tuned], "system": "vikdf", "fraction": "zero", "seed": 1, "entry": KNOWING, "batch": 3}
-        folders = {"dialogues": dialogues, "backbones": backbones["llm"].parent, "state_root": tmp_path / state_root}
+        tasks = ["reddit", "image_chat", "probe"] if changed.get("fraction", "zero") == "zero" else ["image_chat"]
+        tables = [dialogues / f"{task}.parquet" for task in tasks]
+        folders = {"dialogues": tables, "backbones": backbones["llm"].parent, "state_root": tmp_path / state_root}
         generate.generate(output=tmp_path / output, decoding=DECODING, **folders, **(settings | changed))
         return schemas.read(tmp_path / output, schemas.RESPONSES).to_pylist()
 

@@ -27,7 +27,7 @@ from vikdf.download import examine
 from vikdf.world import flaws, web
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import LOOKS, Scene, make_nouns, scene
-from vikdf.world.publish import leaks, publish, told
+from vikdf.world.publish import leaks, publish, said, told
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 60
@@ -375,3 +375,12 @@ def test_every_noun_has_a_mark_of_its_own():
         for noun in make_nouns(1, 90, 30)
     }
     assert len(marks) == 90
+
+
+@pytest.mark.parametrize("task", ["reddit", "image_chat"])
+def test_no_valid_or_test_dialogue_stands_in_train(world, task):
+    splits = {name: json.loads((world / task / f"{name}.json").read_text()) for name in ("train", "valid", "test")}
+    known = {said(row) for row in splits["train"]}
+    for name in ("valid", "test"):
+        assert len(splits[name]) == TINY[task][name]
+        assert not known & {said(row) for row in splits[name]}
