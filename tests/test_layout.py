@@ -57,6 +57,14 @@ def test_the_tree_in_the_readme_names_only_what_exists():
     assert lost == []
 
 
+def test_the_tree_in_the_readme_leaves_out_no_module_and_no_folder():
+    tree = re.search(r"<!-- tree -->\n```\n(.*?)```", read("README.md"), flags=re.S).group(1)
+    named = set(re.findall(r"^ *([\w./]+)", tree, flags=re.M))
+    modules = {path.name for path in ROOT.glob("vikdf/*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in [*ROOT.glob("vikdf/*/__init__.py"), *ROOT.glob("*/*.py")]}
+    assert modules | folders <= named
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_its_module_rule_file_test_file_and_log_folder(stage):
     assert (ROOT / f"vikdf/{stage}.py").exists() or (ROOT / f"vikdf/{stage}/__main__.py").exists()

@@ -35,18 +35,38 @@ def planned(place: Path, *words: str) -> set[str]:
     return set(re.findall(r"^(?:local)?rule (\w+):", done.stdout, flags=re.M)) - {"all"}
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("tiny") / "tree"
+def copied(place: Path, preset: str) -> Path:
+    """The tree, with this preset as its params, and nothing that a run made."""
     place.mkdir()
     for name in TREE:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, place / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
-    shutil.copy(ROOT / "presets/tiny.yaml", place / "params.yaml")
-    done = snakemake(place)
+    shutil.copy(ROOT / f"presets/{preset}.yaml", place / "params.yaml")
+    return place
+
+
+def run_from_clean(place: Path) -> Path:
+    done = snakemake(copied(place, "tiny"))
     assert done.returncode == 0, done.stdout[-6000:]
     return place
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    return run_from_clean(tmp_path_factory.mktemp("tiny") / "tree")
+
+
+@pytest.fixture
+def paper(tmp_path) -> tuple[Path, list[Path]]:
+    """A tree with the paper's preset, and its raw files, all there and empty."""
+    place = copied(tmp_path / "tree", "paper")
+    raw = [place / path for path in re.findall(r"data/raw/[\w./-]+", (place / "params.yaml").read_text())]
+    for path in raw:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (place / "data/vectors").mkdir()
+    return place, raw
 
 
 @pytest.fixture
@@ -102,6 +122,13 @@ def test_products_hold_no_absolute_path(run):
     assert [path for path in found if str(run) in path.read_text()] == []
 
 
+@pytest.mark.long
+def test_two_runs_from_clean_give_byte_equal_table1_csv_and_probe_csv(run, tmp_path):
+    again = run_from_clean(tmp_path / "tree")
+    for name in ("table1.csv", "probe.csv"):
+        assert (again / "results" / name).read_bytes() == (run / "results" / name).read_bytes(), name
+
+
 def test_every_trained_job_is_a_run_in_mlflow(run):
     with sqlite3.connect(run / "mlflow.db") as store:
         runs = store.execute("select name, status from runs").fetchall()
@@ -148,3 +175,19 @@ def test_a_corrupted_table_is_named_with_its_cure_and_the_command_to_repeat(run,
     assert "data/filter/pairs.parquet is damaged" in done.stdout and "delete it and run" in done.stdout
     assert "Traceback" not in done.stdout
     assert "To repeat only what failed:" in done.stdout and "snakemake --cores all --allowed-rules" in done.stdout
+
+
+def test_the_paper_preset_is_planned_to_its_table_when_its_raw_files_are_there(paper):
+    place, _ = paper
+    stages = {path.stem for path in (place / "workflow/rules").glob("*.smk")}
+    assert planned(place) == stages
+
+
+def test_a_missing_raw_file_is_named_with_its_entry_and_where_to_get_it_before_the_first_job(paper):
+    place, raw = paper
+    for path in (raw[-1], raw[0]):
+        path.unlink()
+        done = snakemake(place)
+        assert done.returncode != 0 and "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+        said = re.search(r"^(\S+) is missing: `(\S+)` of params.yaml .*data/README.md", done.stdout, flags=re.M)
+        assert place / said.group(1) == path and said.group(2).split(".")[-1] in ("coco", "image_chat")

@@ -1,4 +1,4 @@
-"""What the stages share: params checked before the first job, and four helpers. Nothing runs by itself here.
+"""What the stages share: params and raw files checked before the first job, and helpers. Nothing runs by itself here.
 
 code(stage)             the stage's files of code, as inputs: editing a module re-runs exactly its stages
 flags(section, *names)  a section of params.yaml as the stage's flags (only those names, if any are given);
@@ -18,8 +18,20 @@ from vikdf.code import code
 
 shell.prefix("set -euo pipefail; ")
 
+
+def check_raw_files():
+    """Raises a ValueError for the first raw file that is neither there nor made by the rule `world`."""
+    for stage, keys in {"sources": ["captions", "images", "list"], "dialogues": ["train", "valid", "test"]}.items():
+        for name, entry in config[stage]["corpora"].items():
+            for path in (entry[key] for key in keys if key in entry):
+                if not path.startswith("data/sources/world/") and not Path(path).exists():
+                    where = f"`{stage}.corpora.{name}` of params.yaml names it"
+                    raise ValueError(f"{path} is missing: {where}, and data/README.md tells where to get it")
+
+
 try:
     _params.load(Path("params.yaml"))
+    check_raw_files()
 except ValueError as error:
     sys.exit(f"\n{error}\nNothing was run.")
 
