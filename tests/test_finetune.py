@@ -49,10 +49,10 @@ def dialogues(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def pretrained(backbones, tmp_path_factory) -> Path:
-    from vikdf.model.vikdf import VIKDF
+    from vikdf.model.vikdf import VIKDFForPretraining
 
     folder = tmp_path_factory.mktemp("pretrained")
-    model = VIKDF.build(**backbones, seed=1, queries=2, tim_width=8, mask_pixels=24)
+    model = VIKDFForPretraining.build(**backbones, seed=1, queries=2, tim_width=8, mask_pixels=24)
     model.save(folder)
     tuned = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad}
     files.write_json(folder / "tuned.json", tuned)

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 from vikdf.model.distill import IAMTM, TAMIM, TIM
 from vikdf.model.iqformer import FusionBlock
-from vikdf.model.vikdf import LOSSES, VIKDF
+from vikdf.model.vikdf import LOSSES, VIKDFForPretraining
 
 CAPTIONS = ["a red kettle", "the blue vase on the beach and a tree", "hello"]
 
 
 @pytest.fixture(scope="module")
 def model(backbones):
-    return VIKDF.build(**backbones, queries=3, mask_pixels=12)
+    return VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12)
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_both_text_and_image_knowledge_equal_one_source_at_a_time(model, batch):
 
 
 def test_two_steps_of_training_change_no_frozen_weight_and_lower_the_loss(backbones, batch):
-    made = VIKDF.build(**backbones, queries=3, mask_pixels=12, seed=2)
+    made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=2)
     before = {n: p.clone() for n, p in made.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.AdamW(made.trained_parameters(), lr=3e-3)
     made.train()

@@ -12,7 +12,7 @@ from vikdf.model.backbone import KNOWLEDGE, LLM
 from vikdf.model.encoders import CLIP
 from vikdf.model.iqformer import IQFormer
 from vikdf.model.respond import Responder
-from vikdf.model.vikdf import VIKDF, KnowledgeSource
+from vikdf.model.vikdf import KnowledgeSource, VIKDFForPretraining
 
 CONTEXTS = [["hello", "what is it?"], ["what colour is the kettle?"], ["a tree", "a vase", "is the vase red?"]]
 RESPONSES = ["red", "it is a blue vase", "no"]
@@ -25,7 +25,7 @@ def clip(backbones):
 
 @pytest.fixture(scope="module")
 def model(backbones):
-    return VIKDF.build(**backbones, queries=3, mask_pixels=12)
+    return VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_pretraining_at_paper_size_trains_159_million_parameters():
     with torch.device("meta"):
         iqformer = IQFormer(queries=32, encoder_width=768, width=768, layers=12, heads=12, inner=3072)
         clip = Stub(width=768, pixels=224, patch=14, vocabulary=49408, end_of_text=49407)
-        model = VIKDF(clip, iqformer, Stub(width=4096))
+        model = VIKDFForPretraining(clip, iqformer, Stub(width=4096))
     parts = {
         "query tower": count(iqformer) - 32 * 768 / 1e6,
         "text decoder": count(model.iamtm.decoder),
@@ -257,7 +257,7 @@ def test_a_kept_iqformer_is_not_trained(backbones, model):
 
 def test_a_saved_model_gives_equal_knowledge_losses_and_answers(backbones, model, tmp_path):
     model.save(tmp_path / "saved")
-    again = VIKDF.load(tmp_path / "saved", clip=backbones["clip"], llm=backbones["llm"])
+    again = VIKDFForPretraining.load(tmp_path / "saved", clip=backbones["clip"], llm=backbones["llm"])
     captions = ["a red kettle", "hello"]
     batch = {"pixels": torch.randn(2, 3, 48, 48), "captions": captions}
     batch["clip_tokens"] = model.source.clip.tokenize(captions)
@@ -279,7 +279,7 @@ def test_a_checkpoint_holds_no_frozen_weight(model, tmp_path):
 
 def test_the_same_seed_builds_the_same_bytes(backbones, tmp_path):
     for name in ("one", "two"):
-        VIKDF.build(**backbones, queries=3, mask_pixels=12, seed=5).save(tmp_path / name)
+        VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=5).save(tmp_path / name)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
 
@@ -298,7 +298,7 @@ def test_a_frozen_part_that_is_changed_or_missing_is_refused_by_name(backbones, 
     else:
         given[part] = None if fault == "not given" else tmp_path / "nowhere"
     with pytest.raises(ValueError, match=part):
-        VIKDF.load(tmp_path / "saved", **given)
+        VIKDFForPretraining.load(tmp_path / "saved", **given)
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(backbones, model, tmp_path):

@@ -170,10 +170,10 @@ def test_shuffled_pairs_have_no_fixed_point_among_the_trained_ones(shards):
 def test_cached_features_give_the_same_losses(shards, backbones):
     import torch
 
-    from vikdf.model.vikdf import VIKDF
+    from vikdf.model.vikdf import VIKDFForPretraining
     from vikdf.shards import Shards
 
-    model = VIKDF.build(**backbones, seed=1, **SETTINGS["model"])
+    model = VIKDFForPretraining.build(**backbones, seed=1, **SETTINGS["model"])
     data, picked = Shards(shards), [(0, 3), (0, 5), (1, 7)]
     rows = list(range(len(data)))
     made = [data, rows, pretrain.captions_of(data, rows, False, 1), model.source.clip, model.llm, 1]

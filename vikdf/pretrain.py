@@ -141,12 +141,12 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
     from accelerate import PartialState
 
     from vikdf import loop
-    from vikdf.model.vikdf import VIKDF
+    from vikdf.model.vikdf import VIKDFForPretraining
     from vikdf.shards import Shards
 
     numbers = loop.Numbers(seed=seed, **settings["training"])
     device = PartialState().device
-    model = VIKDF.build(**folders, seed=seed, **settings["model"]).to(device)
+    model = VIKDFForPretraining.build(**folders, seed=seed, **settings["model"]).to(device)
     data = Shards(shards)
     rows, held = split(len(data), settings["held_back"], seed)
     made = {"clip": model.source.clip, "llm": model.llm, "seed": seed, "device": device}
@@ -198,7 +198,7 @@ def pretrain(
     cache_features: true keeps pictures and what CLIP makes of them in memory (small sets)
     held_back: pairs kept apart for the scores
     weights: {tim, tamim, iamtm, iaci, iakr: weight of the loss}; 0 leaves it out
-    model: settings of the model (vikdf.model.vikdf.VIKDF)
+    model: settings of the model (vikdf.model.vikdf.VIKDFForPretraining)
     training: numbers of the loop (vikdf.loop.Numbers)
     """
     folders = {"clip": backbones / clip, "bert": backbones / bert, "llm": backbones / llm}

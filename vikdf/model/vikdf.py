@@ -1,6 +1,6 @@
 """The framework (section 3.1, Figure 1): frozen CLIP -> IQ-Former -> frozen LLM, and the five losses between.
 
-    model = VIKDF.build(clip="data/backbones/clip", bert="data/backbones/bert", llm="data/backbones/llm", queries=8)
+    model = VIKDFForPretraining.build(clip="data/backbones/clip", bert="data/backbones/bert", llm="data/backbones/llm", queries=8)
     losses = model.losses({"pixels": ..., "clip_tokens": ..., "captions": [...]}, generator)
     model.save("results/pretrain/vikdf-s1"); K = model.knowledge(["what colour is the kettle?"])
 
@@ -59,7 +59,7 @@ class KnowledgeSource(nn.Module):
         return made
 
 
-class VIKDF(nn.Module):
+class VIKDFForPretraining(nn.Module):
     FROZEN = ("source.clip.", "llm.")
 
     def __init__(
@@ -103,7 +103,7 @@ class VIKDF(nn.Module):
         self.iakr = IAKR(prompts=list(iakr_prompts), llm_width=llm.width, width=iqformer.width, target=iakr_target)
 
     @classmethod
-    def build(cls, *, clip, bert, llm, queries: int = 32, seed: int = 1, **settings) -> "VIKDF":
+    def build(cls, *, clip, bert, llm, queries: int = 32, seed: int = 1, **settings) -> "VIKDFForPretraining":
         """An untrained model over three backbone folders; new weights are a function of the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -165,17 +165,19 @@ class VIKDF(nn.Module):
         return made
 
     def save(self, folder) -> None:
-        config = {"kind": "VIKDF", "settings": self.settings, "source": self.source.config()}
+        config = {"kind": "VIKDFForPretraining", "settings": self.settings, "source": self.source.config()}
         config["frozen"] = {"clip": checkpoint.name_part(self.source.clip.folder)}
         config["frozen"]["llm"] = checkpoint.name_part(self.llm.folder)
         config["initialised_from"] = self.initialised_from
         checkpoint.write(folder, checkpoint.trained_tensors(self, self.FROZEN), config)
 
     @classmethod
-    def load(cls, folder, *, clip, llm) -> "VIKDF":
+    def load(cls, folder, *, clip, llm) -> "VIKDFForPretraining":
         config = checkpoint.read_config(folder)
-        if config["kind"] != "VIKDF":
-            raise ValueError(f"{folder} holds a {config['kind']}, expected a VIKDF: load it as a Responder")
+        if config["kind"] != "VIKDFForPretraining":
+            raise ValueError(
+                f"{folder} holds a {config['kind']}, expected a VIKDFForPretraining: load it as a Responder"
+            )
         for part, given in {"clip": clip, "llm": llm}.items():
             checkpoint.check_part(part, given, config["frozen"][part], Path(folder))
         made = cls(CLIP.load(clip), IQFormer(**config["source"]["iqformer"]), LLM.load(llm), **config["settings"])
