@@ -7,7 +7,7 @@ CORES ?= all
 READY := .venv/ready
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help setup table1 evidence test test-long check ui pin restore
+.PHONY: help setup table1 evidence ablations test test-long check ui pin restore
 
 help: ## these lines
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -29,6 +29,9 @@ table1: $(READY) ## results/table1.csv: the whole path, from the sources to the 
 
 evidence: $(READY) ## results/evidence.csv: the zero-data rows and their controls over five seeds
 	$(RUN) snakemake --cores $(CORES) results/evidence.csv
+
+ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of its parts, and by its number of queries
+	$(RUN) snakemake --cores $(CORES) results/table3.csv results/figure7.svg
 
 test: $(READY) ## the tests, the tiny run end to end among them: under ten minutes
 	$(RUN) python -m pytest -m "not long"

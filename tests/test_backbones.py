@@ -149,6 +149,81 @@ def test_a_hub_that_does_not_answer_says_what_to_do(tmp_path, monkeypatch):
         make(tmp_path, "llm", {"form": "hub", "hub": "nobody/nothing", "revision": "0" * 40})
 
 
+def named(tmp_path, name: str, **changes):
+    """A tiny architecture under a name of its own, as open_clip keeps them, and a file of weights for it."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 12, "patch_size": 4, "width": 8, "layers": 1, "head_width": 4}
+    text = {"context_length": 20, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    config = {"embed_dim": 6, "vision_cfg": vision, "text_cfg": text} | changes
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    model = open_clip.create_model(name).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    prepared = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear", "resize_mode": "squash"}
+    return model, {
+        "form": "open_clip",
+        "name": name,
+        "path": str(tmp_path / "weights.safetensors"),
+        "preprocess": prepared,
+    }
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_clip_named_as_in_open_clip_becomes_a_folder_with_its_activation_and_preparation(tmp_path, quick):
+    import open_clip
+    import torch
+
+    from vikdf.model.encoders import CLIP
+
+    model, entry = named(tmp_path, f"tiny-{quick}", quick_gelu=quick)
+    made = make(tmp_path, "clip", entry)
+    config = json.loads((made / "open_clip_config.json").read_text())
+    assert config["model_cfg"]["quick_gelu"] == quick and config["preprocess_cfg"] == entry["preprocess"]
+    clip, tokens, pixels = CLIP.load(made), open_clip.tokenize(["a red kettle"], 20), torch.randn(1, 3, 12, 12)
+    assert torch.equal(clip.tokenize(["a red kettle"]), tokens)
+    torch.testing.assert_close(clip.embed_text(tokens), model.encode_text(tokens, normalize=True))
+    torch.testing.assert_close(clip.embed_image(pixels), model.encode_image(pixels, normalize=True))
+
+
+WRONG = {
+    "an unknown name": ({"name": "ViT-L-41"}, "knows no model 'ViT-L-41'.*ViT-L-1"),
+    "no preparation": ({"preprocess": None}, "found no mean"),
+    "a pickle": ({"path": "weights.pt"}, "pickle files are not loaded"),
+    "weights of another": ({"name": "ViT-S-32-alt"}, "not those of ViT-S-32-alt"),
+    "tag and file": ({"pretrained": "openai"}, "and not both"),
+    "neither": ({"path": None}, "expected `pretrained`"),
+    "an unknown tag": (
+        {"name": "ViT-L-14", "path": None, "pretrained": "mine"},
+        "no weights 'mine' of ViT-L-14: expected one of",
+    ),
+    "the other activation": (
+        {"name": "ViT-L-14", "path": None, "pretrained": "openai"},
+        "QuickGELU.*set name to ViT-L-14-quickgelu",
+    ),
+    "no revision": ({"name": "ViT-L-14-quickgelu", "path": None, "pretrained": "openai"}, "has no revision"),
+    "no network": (
+        {"name": "ViT-L-14-quickgelu", "path": None, "pretrained": "openai", "revision": "0" * 40},
+        "could not be fetched.*by hand",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_named_clip_that_does_not_fit_is_refused_with_the_cure(tmp_path, monkeypatch, fault):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pt").write_bytes(b"")
+    _, entry = named(tmp_path, "tiny-wrong")
+    changes, said = WRONG[fault]
+    entry = {key: value for key, value in (entry | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path, "clip", entry)
+
+
 def test_a_table_of_word_vectors_is_taken_in_any_of_its_forms(tmp_path):
     (tmp_path / "given").mkdir()
     (tmp_path / "given/glove.txt").write_text("red 0.1 0.2\n")

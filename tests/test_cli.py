@@ -1,9 +1,14 @@
 """The `vikdf` command: each answers at once or says in one sentence what is wrong."""
 
+import io
 import socket
 
+import numpy as np
 import pytest
+from PIL import Image
+from test_finetune import pretrained  # noqa: F401 - fixture
 
+import vikdf
 from vikdf import cli, files
 
 
@@ -71,3 +76,75 @@ def test_state_lists_finished_and_half_done_work(tmp_path, capsys):
     cli.main(["state", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("finished") and lines[1].startswith("half done")
+
+
+@pytest.fixture
+def use(pretrained, backbones):  # noqa: F811
+    """(command, *words) -> the command line over a saved model, and the model itself."""
+    root = str(backbones["llm"].parent)
+
+    def used(command: str, *words: str) -> vikdf.VIKDF:
+        cli.main([command, str(pretrained), *words, "--backbones", root])
+        return vikdf.VIKDF.from_pretrained(pretrained, backbones=root)
+
+    return used
+
+
+def test_reply_and_textualize_print_what_the_model_says(use, capsys):
+    model = use("reply", "hello there", "what colour is it ?")
+    assert capsys.readouterr().out == model.reply(["hello there", "what colour is it ?"]) + "\n"
+    use("textualize", "hello there", "what colour is it ?")
+    assert capsys.readouterr().out == model.textualize(["hello there", "what colour is it ?"]) + "\n"
+
+
+def test_without_a_text_reply_is_a_chat_and_an_empty_line_begins_a_new_dialogue(use, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello there\nwhat is it ?\n\nwhat is it ?\n"))
+    model = use("reply")
+    first = model.reply("hello there")
+    said = [first, model.reply(["hello there", first, "what is it ?"]), model.reply("what is it ?")]
+    assert capsys.readouterr().out == "".join(f"{text}\n" for text in said)
+
+
+def test_a_long_chat_forgets_its_oldest_exchanges_and_goes_on(use, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("what colour is the kettle and the vase ?\n" * 12))
+    use("reply")
+    assert capsys.readouterr().out.count("\n") == 12  # 12 turns and answers are more than its 256 positions
+
+
+def test_a_line_that_is_too_long_for_a_chat_is_told_and_dropped_and_the_dialogue_goes_on(use, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"hello there\n{'red ' * 300}\nwhat is it ?\n"))
+    model = use("reply")
+    first, shown = model.reply("hello there"), capsys.readouterr()
+    assert shown.out == f"{first}\n{model.reply(['hello there', first, 'what is it ?'])}\n"
+    assert shown.err.count("too long") == 1 and "shorten it" in shown.err
+
+
+def test_draw_writes_a_png_of_clips_size_and_nothing_beside_it(use, tmp_path, capsys):
+    model = use("draw", "hello there", "a vase", "--output", str(tmp_path / "new/vase.png"))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["vase.png"]
+    with Image.open(tmp_path / "new/vase.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (48, 48))
+        assert np.array_equal(np.asarray(picture), np.asarray(model.draw(["hello there", "a vase"])))
+    assert "vase.png: 48 x 48 pixels" in capsys.readouterr().out
+
+
+def test_draw_refuses_a_name_that_is_no_png(tmp_path, capsys):
+    message = fails(["draw", str(tmp_path), "hello", "--output", "kettle.jpg"], capsys)
+    assert message == "vikdf: --output is kettle.jpg: expected a name that ends in .png\n"
+
+
+@pytest.mark.parametrize("command", ["reply", "textualize", "draw"])
+def test_a_folder_without_a_model_or_without_its_frozen_parts_is_one_sentence(command, pretrained, tmp_path, capsys):  # noqa: F811
+    more = ["hello", *(["--output", str(tmp_path / "k.png")] if command == "draw" else [])]
+    message = fails([command, str(tmp_path), *more], capsys)
+    assert message.count("\n") == 1 and "holds no checkpoint" in message
+    message = fails([command, str(pretrained), *more, "--backbones", str(tmp_path)], capsys)
+    assert message.count("\n") == 1 and f"{tmp_path} has no folder" in message and "--backbones FOLDER" in message
+    assert not (tmp_path / "k.png").exists()
+
+
+@pytest.mark.parametrize("command", ["reply", "textualize", "draw"])
+def test_the_help_of_a_command_shows_it_in_use(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert f"examples\n  vikdf {command} results/" in capsys.readouterr().out

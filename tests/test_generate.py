@@ -26,7 +26,8 @@ def answer(dialogues, backbones, tuned, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
 
     def answered(output="out.parquet", state_root="state", **changed):
-        settings = {"tuned": [tuned], "system": "vikdf", "fraction": "zero", "seed": 1, "entry": KNOWING, "batch": 3}
+        settings = {"tuned": [tuned], "system": "vikdf", "fraction": "zero", "seed": 1, "entry": KNOWING}
+        settings |= {"batch": 3, "precision": "float32"}
         tasks = ["reddit", "image_chat", "probe"] if changed.get("fraction", "zero") == "zero" else ["image_chat"]
         tables = [dialogues / f"{task}.parquet" for task in tasks]
         folders = {"dialogues": tables, "backbones": backbones["llm"].parent, "state_root": tmp_path / state_root}
@@ -70,6 +71,12 @@ def test_the_batch_size_changes_no_answer(answer):
     one, many = answer("one.parquet", "a", batch=1), answer("many.parquet", "b", batch=64)
     assert [row["hypothesis"] for row in one] == [row["hypothesis"] for row in many]
     assert [row["nll"] for row in one] == pytest.approx([row["nll"] for row in many], abs=1e-4)
+
+
+def test_bfloat16_answers_with_nearly_the_same_nll(answer):
+    plain, lower = answer("plain.parquet", "a"), answer("lower.parquet", "b", precision="bfloat16")
+    assert [row["nll"] for row in lower] == pytest.approx([row["nll"] for row in plain], rel=0.02)
+    assert [row["nll"] for row in lower] != [row["nll"] for row in plain]
 
 
 def test_the_same_system_gives_the_same_bytes(answer, tmp_path):

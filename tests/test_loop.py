@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from vikdf import files, loop
+from vikdf import files, loop, order
 
 SETTINGS = {
     "seed": 1,
     "steps": 12,
-    "batch": 6,
+    "processes": 1,
     "micro_batch": 6,
+    "accumulate": 1,
     "learning_rate": 0.01,
     "weight_decay": 0.05,
     "schedule": "constant_after_warmup",
@@ -39,18 +40,20 @@ class Objective(nn.Module):
         )
         self.calls, self.stop_at = 0, stop_at
 
-    def forward(self, x):
+    def counts(self, batch):
+        return {"error": int((batch["x"] > 0).sum())}
+
+    def forward(self, batch, whole):
         self.calls += 1
         if self.calls == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        errors = (self.frozen(self.dropout(self.trained(x))) - x) ** 2  # [B, 4]
-        counted = x > 0
-        total = errors[counted].sum()
-        return total, counted.sum(), {"error": total / counted.sum()}
+        errors = (self.frozen(self.dropout(self.trained(batch["x"]))) - batch["x"]) ** 2  # [B, 4]
+        share = errors[batch["x"] > 0].sum() / whole["error"]
+        return share, {"error": share}
 
 
 def fetch(rows):
-    return ROWS[[row for _, row in rows]]
+    return {"x": ROWS[[row for _, row in rows]], "keys": [f"row {row}" for _, row in rows]}
 
 
 def run(folder, objective=None, **changed):
@@ -81,10 +84,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, uninterrupted, sto
 
 def test_a_killed_run_goes_on_bit_for_bit_from_its_last_checkpoint(tmp_path, uninterrupted):
     class Killed(Objective):
-        def forward(self, x):
+        def forward(self, batch, whole):
             if self.calls == 8:
                 raise MemoryError
-            return super().forward(x)
+            return super().forward(batch, whole)
 
     with pytest.raises(MemoryError):
         run(tmp_path, Killed())
@@ -116,7 +119,7 @@ def test_micro_batches_give_the_same_step_as_the_whole_batch(tmp_path):
             self.dropout = nn.Identity()
 
     whole, _ = run(tmp_path / "a", Plain(), steps=3)
-    parts, _ = run(tmp_path / "b", Plain(), steps=3, micro_batch=2)
+    parts, _ = run(tmp_path / "b", Plain(), steps=3, micro_batch=2, accumulate=3)
     assert torch.allclose(whole.trained.weight, parts.trained.weight, atol=1e-6)
 
 
@@ -161,18 +164,35 @@ def test_the_best_state_survives_a_stop(tmp_path):
 
 
 def test_the_learning_rate_rises_linearly_and_stays():
-    factors = [loop.SCHEDULES["constant_after_warmup"](step, 4) for step in range(6)]
+    factors = [loop.SCHEDULES["constant_after_warmup"](step, 4, 20) for step in range(6)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence(tmp_path):
-    class Broken(Objective):
-        def forward(self, x):
-            total, count, values = super().forward(x)
-            return total * float("nan"), count, values
+def test_the_cosine_rises_linearly_and_falls_to_nothing():
+    factors = [loop.SCHEDULES["cosine_after_warmup"](step, 4, 20) for step in range(20)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factors[12] == pytest.approx(0.5) and factors[-1] < 0.02
+    assert factors[4:] == sorted(factors[4:], reverse=True)
 
-    with pytest.raises(ValueError, match="the gradient is nan at step 1: expected a finite one"):
-        run(tmp_path, Broken())
+
+def test_a_loss_that_is_not_finite_stops_with_its_name_step_and_rows_and_keeps_the_checkpoint(tmp_path):
+    class Broken(Objective):
+        def forward(self, batch, whole):
+            share, named = super().forward(batch, whole)
+            broken = share * float("nan") if self.calls == 14 else share  # the second micro-batch of step 7
+            return broken, {"error": broken}
+
+    with pytest.raises(ValueError, match="error is nan at step 7, rows row ") as caught:
+        run(tmp_path, Broken(), micro_batch=3, accumulate=2)
+    batches = iter(order.Batches(len(ROWS), 6, SETTINGS["seed"]))
+    seventh = [next(batches) for _ in range(7)][-1]
+    assert ", ".join(f"row {row}" for _, row in seventh[3:]) + ": nothing was updated" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000005"]
+
+
+def test_a_number_of_processes_that_does_not_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`processes` is 2, but 1 run: start with"):
+        run(tmp_path, processes=2)
 
 
 def test_finished_curves_hold_one_point_a_step_and_no_times(uninterrupted):

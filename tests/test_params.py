@@ -17,6 +17,7 @@ FREE = [  # here the user names the entries: their keys may differ from preset t
     "finetune.systems",
     "tables.systems",
     "tables.controls",
+    "tables.table3",
     "ablations",
     "baselines",
     "evidence.contrasts",
@@ -88,6 +89,69 @@ def test_a_value_that_names_an_entry_which_is_not_there_is_refused():
         params.check_names(values, Path("params.yaml"))
     values["finetune"]["systems"]["c"]["pretrain"] = "shuffled"
     params.check_names(values, Path("params.yaml"))
+
+
+def test_a_row_of_table_3_and_a_point_of_figure_7_must_be_an_ablation():
+    values = {"ablations": {"no_tim": {}, "queries_4": {}}, "tables": {"table3": {"VIKDF": "vikdf", "-TIM": "no_tmi"}}}
+    with pytest.raises(ValueError, match="`tables.table3.-TIM` is no_tmi, but `ablations` .*; did you mean `no_tim`"):
+        params.check_names(values, Path("params.yaml"))
+    values["tables"] = {"table3": {"-TIM": "no_tim"}, "figure7": ["vikdf", "querys_4"]}
+    with pytest.raises(ValueError, match="`tables.figure7.1` is querys_4, .*; did you mean `queries_4`"):
+        params.check_names(values, Path("params.yaml"))
+
+
+def test_an_ablation_with_the_name_of_a_system_cannot_be_a_row():
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["tables"]["table3"]["-pairs"] = "shuffled"
+    with pytest.raises(ValueError, match="`tables.table3.-pairs` is shuffled, which is also the name of a system"):
+        params.check_ablated(values, Path("params.yaml"))
+    del values["finetune"]["systems"]["vikdf"]
+    with pytest.raises(ValueError, match="`finetune.systems` has no entry vikdf"):
+        params.check_ablated(values, Path("params.yaml"))
+
+
+def test_an_ablation_cannot_ask_for_processes_of_its_own(tmp_path):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["ablations"]["no_tim"]["training"] = {"processes": 2}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="unknown key `ablations.no_tim.training.processes`"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_an_llm_that_cannot_be_spread_is_named_before_anything_runs(tmp_path):
+    def load(where: str, **changes) -> None:
+        values = yaml.safe_load((ROOT / "params.yaml").read_text())
+        values[where]["training"] |= {"shard_llm": True} | changes
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+        params.load(tmp_path / "params.yaml")
+
+    with pytest.raises(
+        ValueError, match="`pretrain.training.shard_llm` is true, but `pretrain.training.processes` is 1"
+    ):
+        load("pretrain", processes=1)
+    with pytest.raises(ValueError, match="`finetune.training.shard_llm` is true, but .* with LoRA.*shard_llm to false"):
+        load("finetune", processes=2)
+    load("pretrain", processes=2)  # this one can be
+
+
+@pytest.mark.parametrize(("entry", "lost"), [
+    ({"form": "hub", "revision": "abc"}, "hub"),
+    ({"form": "hub", "hub": "someone/model"}, "revision"),
+    ({"form": "open_clip", "pretrained": "openai"}, "name"),
+])  # fmt: skip
+def test_what_a_form_of_backbones_needs_is_asked_for(entry, lost, tmp_path):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["backbones"]["models"]["clip"] = entry
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=f"the key `backbones.models.clip.{lost}` is missing"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_the_paper_takes_128_rows_a_step_in_both_trainings():
+    paper = yaml.safe_load((ROOT / "presets/paper.yaml").read_text())
+    for section in ("pretrain", "finetune"):
+        numbers = paper[section]["training"]
+        assert numbers["processes"] * numbers["micro_batch"] * numbers["accumulate"] == 128
 
 
 def test_flags_are_quoted_for_the_shell_and_nested_values_are_json():

@@ -13,8 +13,9 @@ from vikdf import files, pretrain, schemas, state
 
 TRAINING = {
     "steps": 3,
-    "batch": 4,
+    "processes": 1,
     "micro_batch": 4,
+    "accumulate": 1,
     "learning_rate": 0.001,
     "weight_decay": 0.05,
     "schedule": "constant_after_warmup",
@@ -96,8 +97,14 @@ def test_the_product_holds_weights_curves_and_scores_and_no_times(product):
         "model.safetensors",
         "config.json",
         "tuned.json",
+        "iqformer.json",
         "curves.jsonl",
         "metrics.json",
+        "README.md",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
     }
     lines = (product / "curves.jsonl").read_text().splitlines()
     assert len(lines) == 3 and all(f'"{name}"' in lines[0] for name in (*pretrain.LOSSES, "step"))
@@ -150,6 +157,15 @@ def test_zero_steps_leave_the_initial_weights_and_tune_nothing(shards, backbones
     assert files.read_json(initial / "tuned.json") == {} and (initial / "curves.jsonl").read_text() == ""
 
 
+def test_what_the_iqformer_took_over_is_printed_kept_and_tracked(shards, backbones, tmp_path, capsys):
+    made = run(shards, backbones, tmp_path, training=TRAINING | {"steps": 0})
+    told, lists = capsys.readouterr().out, files.read_json(made / "iqformer.json")
+    assert f"{len(lists['taken'])} tensors taken over from BERT" in told
+    assert f"{len(lists['initialised'])} tensors initialised" in told and "queries" in lists["initialised"]
+    (journal,) = (tmp_path / "state").rglob("journal.jsonl")
+    assert "iqformer.json" in journal.read_text()
+
+
 def test_a_weight_of_zero_leaves_the_loss_and_its_parts_out(shards, backbones, tmp_path):
     made = run(shards, backbones, tmp_path, weights=WEIGHTS | {"iamtm": 0}, training=TRAINING | {"steps": 1})
     assert "iamtm" not in (made / "curves.jsonl").read_text()
@@ -179,6 +195,7 @@ def test_cached_features_give_the_same_losses(shards, backbones):
     made = [data, rows, pretrain.captions_of(data, rows, False, 1), model.source.clip, model.llm, 1]
     aim = pretrain.objective(model, WEIGHTS)
     with torch.no_grad():
-        plain, cached = (aim(pretrain.Pairs(*made, cache, "cpu").batch(picked))[2] for cache in (False, True))
+        batches = [pretrain.Pairs(*made, cache, "cpu").batch(picked) for cache in (False, True)]
+        plain, cached = (aim(batch, aim.counts(batch))[1] for batch in batches)
     assert plain.keys() == cached.keys() == set(pretrain.LOSSES)
     assert all(torch.allclose(plain[name], cached[name], atol=1e-5) for name in plain)

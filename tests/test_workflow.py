@@ -155,6 +155,63 @@ def test_another_line_in_a_metric_runs_evaluate_and_tables_only(run, changed):
     assert planned(run) == {"evaluate", "tables"}
 
 
+def commands(place: Path, *words: str) -> dict[str, list[str]]:
+    """The commands that a run would call now, by their module."""
+    done = snakemake(place, "--dry-run", "--printshellcmds", *words)
+    assert done.returncode == 0, done.stdout
+    found: dict[str, list[str]] = {}
+    for command in re.findall(r"^Shell command: (python -m .*)$", done.stdout, flags=re.M):
+        found.setdefault(re.search(r"-m (vikdf[\w.]*)", command).group(1), []).append(command)
+    return found
+
+
+def test_several_processes_are_started_by_torchrun_and_take_as_many_threads_and_gpus(tmp_path):
+    place = copied(tmp_path / "tree", "tiny")
+    alone = commands(place)
+    assert all(" torch.distributed" not in said for said in alone["vikdf.pretrain"] + alone["vikdf.finetune"])
+    replace("\n    processes: 1", "\n    processes: 2")(place / "params.yaml")
+    several = commands(place)
+    begins = "python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m vikdf.pretrain "
+    assert [said for said in several["vikdf.pretrain"] if not said.startswith(begins)] == []
+    assert several["vikdf.finetune"] == alone["vikdf.finetune"]
+    job = snakemake(place, "--dry-run").stdout.split("rule pretrain:")[1].split("rule ")[0]
+    assert "threads: 2" in job and "gpu=2" in job
+
+
+def test_table_3_and_figure_7_are_planned_with_the_variants_that_they_name_and_nothing_else(tmp_path):
+    place = copied(tmp_path / "tree", "demo")
+    found = commands(place, "results/table3.csv", "results/figure7.svg")
+    variants = {re.search(r"--variant (\w+)", said).group(1): said for said in found["vikdf.pretrain"]}
+    ablations = {"no_tim", "no_tamim", "no_iamtm", "no_bvif", "queries_4", "queries_16", "queries_32", "queries_64"}
+    assert set(variants) == ablations | {"vikdf"} and len(found["vikdf.pretrain"]) == 9
+    for stage in ("vikdf.finetune", "vikdf.generate"):
+        assert {re.search(r"--system (\w+) --fraction zero", said).group(1) for said in found[stage]} == set(variants)
+    assert '"tim": 0,' in variants["no_tim"] and '"queries": 8,' in variants["no_tim"]
+    assert '"queries": 64,' in variants["queries_64"] and '"tim": 0.5' in variants["queries_64"]
+    assert '"iakr": 0}' in variants["no_bvif"] and '"iaci_from": "image", "iaci_prompts": [""]' in variants["no_bvif"]
+    points = '{"queries_4": 4, "vikdf": 8, "queries_16": 16, "queries_32": 32, "queries_64": 64}'
+    assert points in found["vikdf.queries"][0] and "vikdf.tables" not in found
+
+
+def test_table_1_does_not_ask_for_the_ablations(tmp_path):
+    found = commands(copied(tmp_path / "tree", "demo"), "all", "pretrain_all", "finetune_all", "evaluate_all")
+    variants = {re.search(r"--variant (\w+)", said).group(1) for said in found["vikdf.pretrain"]}
+    assert variants == {"vikdf", "initial", "shuffled", "clip_shuffled"}
+
+
+@pytest.mark.long
+def test_the_ablations_run_through_to_table_3_and_figure_7(run):
+    done = snakemake(run, "results/table3.csv", "results/figure7.svg")
+    assert done.returncode == 0, done.stdout[-6000:]
+    rows = table(run, "table3.csv")
+    assert [row["method"] for row in rows] == ["VIKDF", "-TIM", "-TAMIM", "-IAMTM", "-BVIF"]
+    assert all(float(row["reddit_ppl"]) > 1 and row["place_heldout"] for row in rows)
+    tuned = {row["method"]: int(row["tuned_params"]) for row in rows}
+    assert all(tuned[name] < tuned["VIKDF"] for name in tuned if name != "VIKDF")  # a loss takes its own layers with it
+    assert [row["queries"] for row in table(run, "figure7.csv")] == ["2", "4"]
+    assert "<svg" in (run / "results/figure7.svg").read_text()
+
+
 def test_a_mistyped_key_is_named_before_the_first_job(run, changed):
     changed("params.yaml", replace("\nfilter:", "\nfilters:"))
     done = snakemake(run)

@@ -4,6 +4,7 @@ Importing the package fixes, in one place, what must be fixed before any library
 instruction set on every CPU (so that another machine gives the same bytes), and no call home.
 """
 
+import importlib
 import importlib.abc
 import os
 import sys
@@ -28,6 +29,13 @@ FIXED = {
 }
 for name, value in FIXED.items():
     os.environ.setdefault(name, value)
+
+
+def __getattr__(name: str):
+    """`from vikdf import VIKDF` imports the model only then: every command and stage begins with this file."""
+    if name in ("VIKDF", "VIKDFConfig"):
+        return getattr(importlib.import_module("vikdf.model.auto"), name)
+    raise AttributeError(f"module 'vikdf' has no attribute {name!r}")
 
 
 class _TorchvisionOperators(importlib.abc.MetaPathFinder):

@@ -60,10 +60,12 @@ class Captioner:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from vikdf.model import pretrained
+
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=self.dtype).to(self.device).eval()
+        self.processor = pretrained.read(AutoProcessor, folder)
+        self.model = pretrained.load(AutoModelForImageTextToText, folder, self.dtype).to(self.device).eval()
 
     def sample(self, pictures: list, numbers, top_p: float) -> list[list[str]]:
         """For each picture as many captions as it has rows of random numbers [B, candidates, tokens]."""

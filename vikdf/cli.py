@@ -5,10 +5,11 @@ Heavy libraries are imported by the command that needs them, so that --help answ
 """
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vikdf import files
@@ -17,10 +18,42 @@ EXAMPLES = """
 examples
   vikdf validate                       is params.yaml right? names the key, what was found and what is expected
   vikdf validate presets/paper.yaml    the same for another file
+  vikdf plan presets/paper.yaml        what a run would train, compute and need, before it is started
+  vikdf plan --gpu rtx4090 --micro-batch 8 --processes 4
   vikdf verify                         are all products there and unharmed? reads every manifest.json below data/
   vikdf state                          what work is kept, finished or half done, and how large it is
   vikdf track replay                   send to MLflow what it missed while it was away
   vikdf ui --port 5001                 every run in the browser
+  vikdf reply results/finetune/vikdf-zero-s1 "what colour is the kettle?"
+  vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
+  vikdf draw results/finetune/vikdf-zero-s1 "what colour is the kettle?" --output kettle.png
+"""
+REPLY = """
+Every TEXT is one turn; the last one is answered. Without TEXT it is a small chat: each line you type is your turn, an empty
+line begins a new dialogue, Ctrl-D ends.
+
+examples
+  vikdf reply results/finetune/vikdf-zero-s1 "what colour is the kettle?"
+  vikdf reply results/finetune/vikdf-zero-s1 "i bought a kettle ." "how nice !" "guess its colour"
+  vikdf reply results/finetune/vikdf-zero-s1                          a chat
+  vikdf reply results/finetune/vikdf-zero-s1 < turns.txt              the same from a file
+  vikdf reply /models/vikdf --backbones /models "hello"               CLIP and the LLM lie in /models
+"""
+TEXTUALIZE = """
+The language model is shown the knowledge vectors K of the dialogue and an instruction, and no word of the dialogue itself:
+what it says, it has read in K.
+
+examples
+  vikdf textualize results/pretrain/vikdf-s1 "what colour is the kettle?"
+  vikdf textualize results/finetune/vikdf-zero-s1 "hello" "i bought a kettle"
+"""
+DRAW = """
+TAMIM's decoder draws the picture that it sees in the knowledge vectors K of the dialogue, from a picture that is masked
+everywhere. The PNG is as large as the pictures that CLIP reads.
+
+examples
+  vikdf draw results/pretrain/vikdf-s1 "the kettle on the beach" --output kettle.png
+  vikdf draw results/finetune/vikdf-zero-s1 "hello" "i bought a kettle" --output kettle.png
 """
 
 
@@ -30,6 +63,22 @@ def validate(paths: list[Path]) -> None:
     for path in paths:
         params.load(path)
         print(f"{path}: every key is known and has a value of its type")
+
+
+def plan(given: argparse.Namespace) -> None:
+    from vikdf import plan as plans
+    from vikdf.model.cost import Lengths
+
+    shortest, longest = given.caption
+    if not 1 <= shortest <= longest:
+        raise ValueError(f"--caption is {shortest} {longest}: expected the shortest and the longest, such as 12 20")
+    lengths = {"caption": longest, "caption_mean": (shortest + longest) / 2, "prompt": given.prompt}
+    lengths |= {"template": given.template, "context": given.context, "response": given.response}
+    counts = {name: getattr(given, name) for name in ("gpu", "utilisation", "micro_batch", "processes", "rows")}
+    options = plans.Options(
+        **counts, picture_bytes=given.picture_bytes, backbones=given.backbones, lengths=Lengths(**lengths)
+    )
+    print("\n\n\n".join(plans.plan(path, options) for path in given.paths))
 
 
 def verify(folder: Path) -> None:
@@ -51,9 +100,8 @@ def _harmed(manifest: Path) -> list[str]:
             lines.append(f"  {path} is missing")
         elif files.sha256(path) != digest:
             lines.append(f"  {path} has changed since it was made")
-    if (
-        isinstance(said.get("sha256"), str) and _folder(manifest.parent) != said["sha256"]
-    ):  # a model: one folder, one digest
+    whole = isinstance(said.get("sha256"), str)  # a model: one folder, one digest
+    if whole and files.digest([*files.contents(manifest.parent).items()]) != said["sha256"]:
         lines, target = [f"  {manifest.parent} has changed since it was made"], manifest.parent
     return [*lines, f"  cure: rm -r {target} and run `snakemake --cores all {target}`"] if lines else []
 
@@ -66,13 +114,6 @@ def _digests(manifest: dict) -> dict[str, str]:
             if isinstance(entry, dict) and "sha256" in entry:
                 found[name if "." in name else f"{name}.parquet"] = entry["sha256"]
     return found
-
-
-def _folder(folder: Path) -> str:
-    """The digest of a folder as it was before its manifest was written (and Snakemake's time stamp)."""
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    inside = [path for path in inside if path.name not in ("manifest.json", ".snakemake_timestamp")]
-    return files.digest([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in inside])
 
 
 def state(folder: Path) -> None:
@@ -105,6 +146,56 @@ def ui(host: str, port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *server])
 
 
+def reply(path: Path, turns: list[str], backbones: Path | None) -> None:
+    model = _model(path, backbones)
+    if turns:
+        print(model.reply(turns))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        chat(model, "> " if sys.stdin.isatty() else "")
+
+
+def chat(model, prompt: str) -> None:
+    said = []
+    for line in _lines(prompt):
+        turns = [*said, line] if line else []
+        while len(turns) > 2 and not model.fits(turns, model.decoding["max_new_tokens"]):
+            turns = turns[2:]  # the oldest exchange makes room
+        try:
+            said = [*turns, model.reply(turns)] if turns else []
+        except ValueError as error:  # a line that is too long: the dialogue goes on without it
+            print(f"vikdf: {error}", file=sys.stderr, flush=True)
+            continue
+        if said:
+            print(said[-1], flush=True)
+
+
+def _lines(prompt: str) -> Iterator[str]:
+    """The lines of the standard input as they come; iterating over it would wait for a block of them."""
+    while print(prompt, end="", flush=True) or (line := sys.stdin.readline()):
+        yield line.strip()
+
+
+def textualize(path: Path, turns: list[str], backbones: Path | None) -> None:
+    print(_model(path, backbones).textualize(turns))
+
+
+def draw(path: Path, turns: list[str], backbones: Path | None, output: Path) -> None:
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"--output is {output}: expected a name that ends in .png")
+    picture = _model(path, backbones).draw(turns)
+    with files.whole(output) as aside:
+        picture.save(aside, "PNG")
+    print(f"{output}: {picture.width} x {picture.height} pixels")
+
+
+def _model(path: Path, backbones: Path | None):
+    import vikdf
+    from vikdf import place
+
+    return vikdf.VIKDF.from_pretrained(path, backbones=backbones).to(place.process().device)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="vikdf",
@@ -115,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", metavar="", required=True)
     one = _command(commands, "validate", "check params files against the schema", lambda given: validate(given.paths))
     one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE")
+    _plan_flags(_command(commands, "plan", "parameters, FLOPs, memory, storage and hours of a params file", plan))
     one = _command(commands, "verify", "check every product against its manifest", lambda given: verify(given.folder))
     one.add_argument("folder", nargs="?", type=Path, default=Path("data"), metavar="FOLDER")
     one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder))
@@ -127,7 +219,62 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--store", default="", help="MLflow's address (default: $MLFLOW_TRACKING_URI or ./mlflow.db)")
     one = _command(commands, "ui", "open MLflow on this machine", lambda given: ui("127.0.0.1", given.port))
     one.add_argument("--port", type=int, default=5000)
+    _add_use(commands)
     return made
+
+
+def _add_use(commands) -> None:
+    """What a person does with a trained model."""
+    meanings = {
+        "reply": ("answer a dialogue, or chat", REPLY, lambda given: reply(given.path, given.turns, given.backbones)),
+        "textualize": (
+            "put the knowledge of a dialogue into words",
+            TEXTUALIZE,
+            lambda given: textualize(given.path, given.turns, given.backbones),
+        ),
+        "draw": (
+            "draw the knowledge of a dialogue as a PNG",
+            DRAW,
+            lambda given: draw(given.path, given.turns, given.backbones, given.output),
+        ),
+    }
+    for name, (meaning, more, does) in meanings.items():
+        one = _command(commands, name, meaning, does)
+        one.epilog, one.formatter_class = more, argparse.RawDescriptionHelpFormatter
+        one.add_argument("path", type=Path, metavar="PATH", help="a folder that pretrain or finetune wrote")
+        one.add_argument("turns", nargs="*" if name == "reply" else "+", metavar="TEXT", help="a turn of the dialogue")
+        one.add_argument(
+            "--backbones", type=Path, metavar="FOLDER", help="where CLIP and the LLM lie (else looked for)"
+        )
+    one.add_argument("--output", type=Path, required=True, metavar="FILE.png", help="the picture to write")
+
+
+def _plan_flags(one: argparse.ArgumentParser) -> None:
+    one.description += ". Nothing is fetched and nothing held in memory: works for any size on any machine."
+    one.add_argument(
+        "paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help="else params.yaml"
+    )
+    one.add_argument(
+        "--backbones", type=Path, default=Path("data/backbones"), metavar="FOLDER", help="made ones, if any are"
+    )
+    one.add_argument(
+        "--gpu", default="", metavar="NAME", help="such as rtx4090, a100-80 or h100; else all that are known"
+    )
+    for name, kind, value, meaning in (
+        ("utilisation", float, 0.4, "share of the GPU's peak that the run reaches"),
+        ("micro-batch", int, 0, "rows at once in a process (0: the file's)"),
+        ("processes", int, 0, "GPUs, one process each (0: the file's); a step keeps its rows"),
+        ("rows", int, 0, "pictures in all (0: what data/README.md expects of the corpora)"),
+        ("picture-bytes", int, 150_000, "of one picture: COCO's mean"),
+        ("prompt", int, 12, "tokens of the prompts of IACI and IAKR"),
+        ("template", int, 8, "tokens that the LLM's chat template puts around one question"),
+        ("context", int, 40, "tokens of a dialogue's turns"),
+        ("response", int, 16, "tokens of a response"),
+    ):
+        said = f"{meaning} (default: %(default)s)"
+        one.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=said)
+    said = "tokens of captions: the shortest and the longest (default: 12 20)"
+    one.add_argument("--caption", type=int, nargs=2, default=[12, 20], metavar=("MIN", "MAX"), help=said)
 
 
 def _command(group, name: str, meaning: str, does: Callable) -> argparse.ArgumentParser:
@@ -140,6 +287,10 @@ def main(words: list[str] | None = None) -> None:
     given = parser().parse_args(words)
     try:
         given.does(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `head`; Python's own last flush shall not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError) as error:
         print(f"vikdf: {error}", file=sys.stderr)
         sys.exit(1)

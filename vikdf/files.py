@@ -44,18 +44,31 @@ def write_json(path: Path, value) -> None:
 def read_json(path: Path):
     try:
         return json.loads(Path(path).read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not valid JSON ({error}): delete it and run the step that makes it again"
+            f"{path} is not valid JSON ({error}): delete it and run the step that makes it again, or copy the folder anew"
         ) from None
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """File -> sha256 of a model's folder as it was made: without the manifest and Snakemake's time stamp, which came later."""
+    inside = [path for path in _inside(folder) if path.name not in ("manifest.json", ".snakemake_timestamp")]
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in inside}
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Every file below a folder. A link to another folder would not be entered, and what it holds not be noticed."""
+    found = sorted(Path(folder).rglob("*"))
+    if linked := [path for path in found if path.is_symlink() and path.is_dir()]:
+        raise ValueError(f"{linked[0]} is a link to a folder: put the folder itself there, so that its files are known")
+    return [path for path in found if path.is_file()]
 
 
 def sha256(path: Path) -> str:
     """The sha256 of a file; of a folder, that of its sorted names and the sha256 of each file in it."""
     path = Path(path)
     if path.is_dir():
-        names = sorted(file for file in path.rglob("*") if file.is_file())
-        return digest([[file.relative_to(path).as_posix(), sha256(file)] for file in names])
+        return digest([[file.relative_to(path).as_posix(), sha256(file)] for file in _inside(path)])
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

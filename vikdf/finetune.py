@@ -44,24 +44,38 @@ def objective(responder):
             super().__init__()
             self.responder = responder
 
-        def forward(self, batch: dict):
-            nll, tokens = self.responder.nll(**batch)  # [B], [B]
-            return nll.sum(), tokens.sum(), {"nll": nll.sum() / tokens.sum()}
+        def counts(self, batch: dict) -> dict[str, int]:
+            said = self.responder.llm.tokenize(batch["responses"])
+            return {"nll": sum(len(ids) + 1 for ids in said)}  # the token that ends a response counts
+
+        def forward(self, batch: dict, whole: dict[str, float]):
+            nll, _ = self.responder.nll(batch["contexts"], batch["responses"])  # [B]
+            share = nll.sum() / whole["nll"]
+            return share, {"nll": share}
 
     return Objective()
 
 
 def validation(responder, rows: dict[str, list], batch: int):
-    """() -> NLL per response token of all validation rows."""
-    sizes = [len(" ".join([*turns, said])) for turns, said in zip(rows["contexts"], rows["responses"], strict=True)]
+    """() -> NLL per response token of all validation rows, shared out to the processes."""
+    import torch
+    from accelerate.utils import reduce
+
+    from vikdf import place
+
+    sizes, process = responder.sizes(**rows), place.process()
     places = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))  # like lengths together: less padding
+    batches = [places[start : start + batch] for start in range(0, len(places), batch)]
+    rounds = -(-len(batches) // process.num_processes)  # all call the LLM equally often: one that is spread needs it
 
     def value() -> float:
-        total, tokens = 0.0, 0
-        for start in range(0, len(places), batch):
-            picked = places[start : start + batch]
+        sums = torch.zeros(2, dtype=torch.float64, device=process.device)  # NLL, tokens
+        for number in range(process.process_index, rounds * process.num_processes, process.num_processes):
+            picked = batches[min(number, len(batches) - 1)]
             nll, counts = responder.nll(**{name: [column[i] for i in picked] for name, column in rows.items()})
-            total, tokens = total + nll.double().sum().item(), tokens + counts.sum().item()
+            if number < len(batches):
+                sums += torch.stack([nll.double().sum(), counts.double().sum()])
+        total, tokens = reduce(sums, "sum").tolist()
         return total / tokens
 
     return value
@@ -75,33 +89,39 @@ def begin(entry: dict, system: str, start: Path | None, backbones: Path, lora: d
     return systems.named(system).learner(entry, start, backbones, lora, seed), tuned
 
 
-def train(work, responder, tuned: dict, path: Path, fraction: str, numbers, journal) -> None:
-    """Tunes on the fraction, and writes the product."""
-    from accelerate import PartialState
+def write(folder: Path, responder, at, found: dict, tuned: dict[str, int], run: dict) -> None:
+    from vikdf.model import checkpoint
 
-    from vikdf import loop
+    responder.save(folder, trained=checkpoint.parts(tuned), run=run | {"results": found | {"steps": at.step}})
+    files.write_json(folder / "tuned.json", tuned)
+    (folder / "curves.jsonl").write_text("".join(json.dumps(point, sort_keys=True) + "\n" for point in at.curves))
+    files.write_json(folder / "metrics.json", found | {"steps": at.step, "tuned_params": sum(tuned.values())})
 
-    responder.to(PartialState().device)
+
+def train(work, responder, tuned: dict, path: Path, fraction: str, numbers, run: dict, journal) -> None:
+    """Tunes on the fraction, and writes the product; `run` is what the model card tells of it."""
+    from vikdf import loop, place
+
+    place.put(responder, numbers.precision, shard_llm=numbers.shard_llm)
     # On Reddit always all rows: `zero` says how much of Image-Chat was seen.
     rows = rows_of(path, "train", "full" if fraction == ZERO else fraction)
     valid = rows_of(path, "valid", "full")
 
     def fetch(picked: list[tuple[int, int]]) -> dict:
-        return {name: [column[row] for _, row in picked] for name, column in rows.items()}
+        keys = [f"row {row} of the training split in {path}" for _, row in picked]
+        return {name: [column[row] for _, row in picked] for name, column in rows.items()} | {"keys": keys}
 
     value = validation(responder, valid, numbers.micro_batch)
     aim, count = objective(responder), len(rows["contexts"])
-    at = loop.train(aim, fetch, count, numbers, folder=work.checkpoints, journal=journal, validate=value)
+    kept = {"folder": work.checkpoints, "journal": journal, "validate": value}
+    at = loop.train(aim, fetch, count, numbers, **kept, sizes=responder.sizes(**rows))
     tuned = tuned | {name: part.numel() for name, part in responder.named_parameters() if part.requires_grad}
     found = {"rows": count, "best_step": at.best["step"], "validation_nll": at.best["validation"]}
     if state.main_process():
+        names = {"dialogues": f"sha256 of {path.name}", "start": "sha256 of where it began"}
+        data = {name: work.inputs[key] for key, name in names.items() if key in work.inputs}
         with work.finish() as product:
-            responder.save(product)
-            files.write_json(product / "tuned.json", tuned)
-            (product / "curves.jsonl").write_text(
-                "".join(json.dumps(point, sort_keys=True) + "\n" for point in at.curves)
-            )
-            files.write_json(product / "metrics.json", found | {"steps": at.step, "tuned_params": sum(tuned.values())})
+            write(product, responder, at, found, tuned, run | {"data": data})
         journal.log(at.step, found)
 
 
@@ -147,7 +167,9 @@ def finetune(
             tags = {"system": system, "fraction": fraction, "seed": seed}
             with work.tracked(f"finetune-{system}-{fraction}-s{seed}", params, tags) as journal:
                 responder, tuned = begin(entry, system, begun, backbones, lora, fraction, seed)
-                train(work, responder, tuned, path, fraction, loop.Numbers(seed=seed, **training), journal)
+                run = {"stage": "finetune", "name": f"{system} {fraction}", "seed": seed, "settings": params}
+                numbers = loop.Numbers(seed=seed, **training)
+                train(work, responder, tuned, path, fraction, numbers, run, journal)
         work.export(output)
 
 

@@ -76,14 +76,13 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int) -> list
     return made
 
 
-def loader(entry: dict, system: str, tuned: Path | None, backbones: Path):
+def loader(entry: dict, system: str, tuned: Path | None, backbones: Path, precision: str):
     """() -> the system, ready to answer."""
 
     def load():
-        from accelerate import PartialState
+        from vikdf import place
 
-        answerer = systems.named(system).answerer(entry, tuned, backbones)
-        return answerer.to(PartialState().device).eval()
+        return place.put(systems.named(system).answerer(entry, tuned, backbones), precision).eval()
 
     return load
 
@@ -101,6 +100,7 @@ def generate(
     entry: dict,
     decoding: dict,
     batch: int,
+    precision: str,
 ) -> None:
     """Answers the test dialogues with one system, and scores the references.
 
@@ -115,6 +115,7 @@ def generate(
     entry: the system's entry in params.yaml
     decoding: {beams, no_repeat_ngram, max_new_tokens}
     batch: dialogues answered at once
+    precision: float32 | bfloat16: of the frozen parts, and of the reckoning
     """
     product = tuned[0] if tuned else None
     paths = {path.stem: path for path in dialogues}
@@ -127,12 +128,16 @@ def generate(
         "entry": entry,
         "decoding": decoding,
         "batch": batch,
+        "precision": precision,
     }
     inputs = paths | ({"tuned": product} if product else {"llm": backbones / entry["llm"]})
     with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
         if not work.finished:
+            from vikdf import place
+
             rows = [row for path in paths.values() for row in asked(path)]
-            made = answer_all(work, loader(entry, system, product, backbones), rows, decoding, batch)
+            with place.autocast(precision):
+                made = answer_all(work, loader(entry, system, product, backbones, precision), rows, decoding, batch)
             count = sum(files.read_json(product / "tuned.json").values()) if product else 0
             same = {"system": system, "images": IMAGES, "seed": seed, "tuned_params": count}
             table = [

@@ -16,11 +16,13 @@ SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/params.schem
 
 MODELS = ["backbones.models"]
 SYSTEMS = ["finetune.systems", "baselines"]
+ABLATED = ["tables.table3.*", "tables.figure7.*"]
 NAMES = [  # (a value that names an entry, the sections that may hold the entry, names that are always there)
     *[(f"{where}.{part}", MODELS, []) for where in ("pretrain", "ablations.*") for part in ("clip", "bert", "llm")],
     ("baselines.*.llm", MODELS, []),
     ("finetune.systems.*.pretrain", ["ablations"], ["vikdf"]),
     *[(f"evidence.contrasts.*.{side}", SYSTEMS, []) for side in ("a", "b")],
+    *[(where, ["ablations"], ["vikdf"]) for where in ABLATED],
 ]
 
 
@@ -44,6 +46,8 @@ def load(path: Path, schema: Path = SCHEMA) -> dict:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} is missing: copy one from presets/, for example `cp presets/demo.yaml {path}`")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected a params file, such as presets/demo.yaml")
     try:
         values = yaml.load(path.read_text(), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -52,6 +56,8 @@ def load(path: Path, schema: Path = SCHEMA) -> dict:
         raise ValueError(f"{path}, {error}") from None
     check(values, yaml.safe_load(schema.read_text()), path)
     check_names(values, path)
+    check_ablated(values, path)
+    check_spread(values, path)
     return values
 
 
@@ -79,13 +85,43 @@ def check_names(values: dict, path: Path) -> None:
                 raise ValueError(f"{path}: `{dotted}` is {name}, but {where} has no entry of that name; {advice}")
 
 
+def check_ablated(values: dict, path: Path) -> None:
+    """Raises a ValueError for rows of table 3 or figure 7 that cannot be made: each is the system vikdf on another variant."""
+    systems = values["finetune"]["systems"] | values["baselines"]
+    if "vikdf" not in values["finetune"]["systems"]:
+        raise ValueError(
+            f"{path}: `finetune.systems` has no entry vikdf, with which table 3 and figure 7 compare; add it"
+        )
+    for dotted, name in (found for where in ABLATED for found in _found(values, where).items()):
+        if name in systems and name != "vikdf":
+            said = "is also the name of a system, which is tuned in its own way"
+            raise ValueError(f"{path}: `{dotted}` is {name}, which {said}; give the ablation another name")
+
+
+def check_spread(values: dict, path: Path) -> None:
+    """Raises a ValueError where training would refuse to spread the LLM (vikdf/place.py)."""
+    for where in ("pretrain", "finetune"):
+        training = values[where]["training"]
+        if training["shard_llm"] and training["processes"] == 1:
+            said = f"`{where}.training.shard_llm` is true, but `{where}.training.processes` is 1"
+            raise ValueError(f"{path}: {said}: set processes to the number of GPUs, or shard_llm to false")
+    systems = values["finetune"]["systems"] | values["baselines"]
+    tuned = [name for name, entry in systems.items() if entry.get("lora", entry.get("tuned"))]
+    if values["finetune"]["training"]["shard_llm"] and tuned:
+        raise ValueError(
+            f"{path}: `finetune.training.shard_llm` is true, but {tuned[0]} tunes the LLM with LoRA, and only a frozen LLM can "
+            "be spread: set shard_llm to false"
+        )
+
+
 def _found(values, pattern: str) -> dict:
-    """What a dotted pattern reaches, by its dotted place; a star stands for every key."""
+    """What a dotted pattern reaches, by its dotted place; a star stands for every key, or every place of a list."""
     reached = {"": values}
     for part in pattern.split("."):
         reached = {
             f"{where}.{key}".strip("."): inner[key]
             for where, inner in reached.items()
+            for inner in [dict(enumerate(inner)) if isinstance(inner, list) else inner]
             if isinstance(inner, dict)
             for key in (inner if part == "*" else [part])
             if key in inner

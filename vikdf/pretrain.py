@@ -1,8 +1,9 @@
 """Distils visual knowledge: trains the IQ-Former and the heads of the five losses in one run; CLIP and LLM stay frozen.
 
 In: data/shards (pictures with captions), the folders of CLIP, BERT and LLM below data/backbones. Out: <output>/ with
-model.safetensors (the trained parts), config.json, tuned.json (what was trained, by name), curves.jsonl (a line a
-point: step and losses), metrics.json (last losses; how well K matches and rebuilds pictures that were held back).
+model.safetensors (the trained parts), config.json, tuned.json (what was trained, by name), iqformer.json (what of the
+IQ-Former was taken over from BERT, what is new), curves.jsonl (a line a point: step and losses), metrics.json (last losses;
+how well K matches and rebuilds pictures that were held back).
 Run: python -m vikdf.pretrain --shards data/shards --backbones data/backbones ... (see --help; the rule names all flags)
 """
 
@@ -43,14 +44,22 @@ class Pairs:
         numbers = [row for _, row in picked]
         drawn = [order.draw(len(self.captions[row]), self.seed, epoch, row) for epoch, row in picked]
         said = [self.captions[row][i] for row, i in zip(numbers, drawn, strict=True)]
-        lot = order.lot(self.seed, *picked[0])  # of the masks and prompts: a function of the place in the data
+        # another caption, if there is one
+        others = [self.captions[row][i - 1] for row, i in zip(numbers, drawn, strict=True)]
+        lots = [order.lot(self.seed, *where) for where in picked]  # of masks and prompts
+        made = {"lots": lots, "keys": [self.shards.index["key"][self.rows[row]].as_py() for row in numbers]}
         if not self.cached:
-            pixels = torch.stack([self.pixels(row) for row in numbers])
-            return {"pixels": pixels, "clip_tokens": self.clip.tokenize(said), "captions": said, "lot": lot}
+            made |= {
+                "pixels": torch.stack([self.pixels(row) for row in numbers]),
+                "clip_tokens": self.clip.tokenize(said),
+            }
+            return made | {"caption_ids": self.llm.tokenize(said), "other_ids": self.llm.tokenize(others)}
         texts = [self.cached["places"][text] for text in said]
-        made = {name: self.cached[name][numbers] for name in ("pixels", "h_image")}
+        made |= {name: self.cached[name][numbers] for name in ("pixels", "h_image")}
         made |= {name: self.cached[name][texts] for name in ("clip_tokens", "h_text")}
-        return made | {"caption_ids": [self.cached["caption_ids"][text] for text in texts], "lot": lot}
+        ids = self.cached["caption_ids"]
+        made["other_ids"] = [ids[self.cached["places"][text]] for text in others]
+        return made | {"caption_ids": [ids[place] for place in texts]}
 
     def pixels(self, row: int):
         return self.clip.preprocess(self.shards[self.rows[row]]["image"])  # [3, S, S]
@@ -77,28 +86,29 @@ def objective(model, weights: dict[str, float]):
     import torch
 
     wanted = tuple(name for name in LOSSES if weights[name])
-    for name in set(LOSSES) - set(wanted) - {"iaci"}:
+    for name in set(LOSSES) - set(wanted):
         getattr(model, name).requires_grad_(False)
-    model.source.into_llm.requires_grad_(bool(weights["iaci"] or weights["iakr"]))
+    iakr_reads_K = weights["iakr"] and model.iakr.slots is None and model.source.queries > 1
+    model.source.into_llm.requires_grad_(bool(weights["iaci"] or iakr_reads_K))
 
     class Objective(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.model = model
 
-        def forward(self, batch: dict):
-            generator = torch.Generator().manual_seed(batch["lot"])
-            sums = self.model.sums(batch, generator, wanted)
-            losses = {name: total / count for name, (total, count) in sums.items()}
-            rows = len(batch["clip_tokens"])
-            return sum(weights[name] * loss for name, loss in losses.items()) * rows, rows, losses
+        def counts(self, batch: dict) -> dict[str, int]:
+            return self.model.counts(batch, wanted)
+
+        def forward(self, batch: dict, whole: dict[str, float]):
+            shares = {name: total / whole[name] for name, (total, _) in self.model.sums(batch, wanted).items()}
+            return sum(weights[name] * share for name, share in shares.items()), shares
 
     return Objective()
 
 
-def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
+def scores(model, pairs: Pairs, mean, device) -> dict[str, float | None]:
     """Held-back pictures: is a caption's K nearest to its own picture's; is a masked one rebuilt better than by the
-    mean picture of the training data?"""
+    mean picture of the training data? (None where a head that tells it was not trained.)"""
     import torch
     from accelerate.utils import send_to_device
     from torch.nn import functional as F
@@ -112,8 +122,8 @@ def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
             batch = send_to_device(pairs.batch(whole[start : start + 50]), device)
             K_T.append(model.source.iqformer(*model.source.clip.text(batch["clip_tokens"])))
             K_I.append(model.source.iqformer(model.source.clip.image(batch["pixels"])))
-            total, count = model.sums(batch, torch.Generator().manual_seed(batch["lot"]), ("tamim",))["tamim"]
-            _, masked = model.tamim.cover(batch["pixels"], torch.Generator().manual_seed(batch["lot"]))
+            total, count = model.sums(batch, ("tamim",))["tamim"]
+            _, masked = model.tamim.cover(batch["pixels"], batch["lots"])
             apart = (batch["pixels"] - mean.to(device)).abs()  # [B, 3, S, S]
             apart = F.pixel_unshuffle(apart, model.tamim.patch).flatten(2).transpose(1, 2)  # [B, P - 1, 3 p p]
             errors, plain, counted = errors + total.item(), plain + take(apart, masked).sum().item(), counted + count
@@ -121,16 +131,21 @@ def scores(model, pairs: Pairs, mean, device) -> dict[str, float]:
         hits = (similar.argmax(dim=1) == torch.arange(len(similar), device=device)).float().mean().item()
     return {
         "held_back": len(whole),
-        "text_to_image_recall_at_1": hits,
+        "text_to_image_recall_at_1": hits if model.tim.trained() else None,
         "text_to_image_recall_at_1_by_chance": 1 / len(whole),
-        "masked_error": errors / counted,
+        "masked_error": errors / counted if model.tamim.decoder.weight.requires_grad else None,
         "masked_error_of_mean_image": plain / counted,
     }
 
 
-def write(folder: Path, model, at, found: dict, tuned: dict[str, int]) -> None:
-    model.save(folder)
+def write(folder: Path, model, at, found: dict, tuned: dict[str, int], run: dict) -> None:
+    from vikdf.model import checkpoint
+
+    model.save(folder, trained=checkpoint.parts(tuned), run=run | {"results": found | {"steps": at.step}})
     files.write_json(folder / "tuned.json", tuned)
+    files.write_json(
+        folder / "iqformer.json", {kind: getattr(model.source.iqformer, kind) for kind in ("taken", "initialised")}
+    )
     (folder / "curves.jsonl").write_text("".join(json.dumps(point, sort_keys=True) + "\n" for point in at.curves))
     files.write_json(folder / "metrics.json", found | {"steps": at.step, "tuned_params": sum(tuned.values())})
 
@@ -138,15 +153,17 @@ def write(folder: Path, model, at, found: dict, tuned: dict[str, int]) -> None:
 def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dict, journal) -> None:
     """Trains, scores and writes the product."""
     import torch
-    from accelerate import PartialState
 
-    from vikdf import loop
+    from vikdf import loop, place
     from vikdf.model.vikdf import VIKDFForPretraining
     from vikdf.shards import Shards
 
     numbers = loop.Numbers(seed=seed, **settings["training"])
-    device = PartialState().device
-    model = VIKDFForPretraining.build(**folders, seed=seed, **settings["model"]).to(device)
+    model = VIKDFForPretraining.build(**folders, seed=seed, **settings["model"])
+    if state.main_process():
+        print(model.source.iqformer.origin(), flush=True)
+    place.put(model, numbers.precision, shard_llm=numbers.shard_llm)
+    device = place.process().device
     data = Shards(shards)
     rows, held = split(len(data), settings["held_back"], seed)
     made = {"clip": model.source.clip, "llm": model.llm, "seed": seed, "device": device}
@@ -155,13 +172,17 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
     aim = objective(model, settings["weights"])
     at = loop.train(aim, pairs.batch, len(rows), numbers, folder=work.checkpoints, journal=journal)
     tuned = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad and numbers.steps}
-    mean = torch.stack([pairs.pixels(row) for row in range(min(1000, len(rows)))]).mean(0)  # [3, S, S]
+    some = range(min(1000, len(rows)))
+    some = pairs.cached["pixels"][: len(some)] if pairs.cached else torch.stack([pairs.pixels(row) for row in some])
     apart = Pairs(data, held, captions_of(data, held, False, seed), cache=False, **made)
-    found = scores(model.eval(), apart, mean, device)
+    with place.autocast(numbers.precision):
+        found = scores(model.eval(), apart, some.mean(0), device)
     if state.main_process():
         found |= {name: value for name, value in (at.curves[-1] if at.curves else {}).items() if name in LOSSES}
+        run = {"stage": "pretrain", "seed": seed, "settings": settings}
+        run["data"] = {"pictures": len(rows), "held_back": len(held), "sha256 of the shards": work.inputs["shards"]}
         with work.finish() as product:
-            write(product, model, at, found, tuned)
+            write(product, model, at, found, tuned, run)
         journal.log(at.step, found)
 
 

@@ -5,6 +5,9 @@ with Signals() as signals:
         ...
         if signals.name:  # "SIGTERM" or "SIGINT"
             raise InterruptedError(f"stopped by {signals.name} ...")
+
+A loader's workers get `worker_init_fn=unheard`: Ctrl-C and torchrun signal them too, and a worker that dies in the middle of
+a step would take the step with it. The process that trains decides when they end.
 """
 
 import signal
@@ -26,3 +29,8 @@ class Signals:
     def __exit__(self, *_) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def unheard(worker: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

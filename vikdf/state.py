@@ -113,10 +113,10 @@ def claim(root: Path, stage: str, modules: list[str], params: dict, inputs: dict
         with _lock(folder):
             yield Work(folder, _finished(folder, work), inputs)
         return
-    from accelerate import PartialState
+    from vikdf import place
 
     with contextlib.ExitStack() as stack:
-        with PartialState().main_process_first():
+        with place.process().main_process_first():
             if main_process():
                 stack.enter_context(_lock(folder))
             made = Work(folder, _finished(folder, work), inputs)

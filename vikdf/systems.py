@@ -23,31 +23,19 @@ def modules(system: str) -> list[str]:
     return [named(system).__name__.removeprefix("vikdf.")]
 
 
-def frozen(folder: Path, backbones: Path) -> dict[str, Path]:
-    """The folders of the frozen parts (clip, llm) that a checkpoint names."""
-    from vikdf.model import checkpoint
-
-    parts = checkpoint.read_config(folder)["frozen"]
-    return {part: Path(backbones) / named["folder"] for part, named in parts.items()}
-
-
 def again(folder: Path, backbones: Path):
     """A fine-tuned system, as it was saved."""
     from vikdf.model.respond import Responder
 
-    return Responder.load(folder, **frozen(folder, backbones))
+    return Responder.load(folder, backbones=backbones)
 
 
 def learner(entry: dict, start: Path, backbones: Path, lora: dict, seed: int):
     """VIKDF after pretraining: the layer into the LLM is tuned, and IQ-Former and LoRA as the entry says."""
-    from vikdf.model.backbone import LLM
     from vikdf.model.respond import Responder
-    from vikdf.model.vikdf import KnowledgeSource
 
-    folders = frozen(start, backbones)
-    source = KnowledgeSource.load(start, clip=folders["clip"])
     extra = {"lora_rank": lora["rank"], "lora_alpha": lora["alpha"]} if entry["lora"] else {}
-    return Responder(LLM.load(folders["llm"]), source, tune_iqformer=entry["iqformer"] == "tuned", seed=seed, **extra)
+    return Responder.load(start, backbones=backbones, tune_iqformer=entry["iqformer"] == "tuned", seed=seed, **extra)
 
 
 def answerer(entry: dict, product: Path, backbones: Path):

@@ -5,6 +5,9 @@ flags(section, *names)  a section of params.yaml as the stage's flags (only thos
                         flags("pretrain", **overrides) puts other values in place, as an ablation does
 runs(seed)              "<system>-<fraction>-s<seed>" of every row of table 1
 zero_runs(seed)         the same for the rows at zero data: the ones that `evidence` repeats over seeds
+ablated_runs(names)     "<variant>-zero-s<seed>" of the rows of table 3 or the points of figure 7, every seed
+ABLATED                 the systems that only table 3 and figure 7 ask for: the paper's setting on another variant of pretrain
+launch(section)         how the stage's training starts: in one process, or in as many as the section says
 """
 
 import re
@@ -40,7 +43,7 @@ def flags(section, *names, **overrides):
     values = _params.section(config, section) or {}  # `sources.world: null`: no world, no flags
     values = {name: values[name] for name in names or values}
     for name, value in overrides.items():  # of a key that holds keys, those that are not named stay
-        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
+        values[name] = values[name] | value if isinstance(values.get(name), dict) else value
     return _params.as_flags(values)
 
 
@@ -51,6 +54,24 @@ def runs(seed):
 
 def zero_runs(seed):
     return [run for run in runs(seed) if "-zero-" in run]
+
+
+ABLATED = {
+    name: config["finetune"]["systems"]["vikdf"] | {"pretrain": name, "fractions": ["zero"]}
+    for name in [*config["tables"]["table3"].values(), *config["tables"]["figure7"]]
+    if name not in config["finetune"]["systems"]
+}
+
+
+def ablated_runs(names):
+    return [f"{name}-zero-s{seed}" for name in dict.fromkeys(names) for seed in config["seeds"]]
+
+
+def launch(section):
+    """python, or torchrun on this machine alone, whose processes find each other without asking for the host's name."""
+    processes = config[section]["training"]["processes"]
+    several = f" -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node {processes}"
+    return "python" + (several if processes > 1 else "")
 
 
 def how_to_repeat(log):

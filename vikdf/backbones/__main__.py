@@ -1,6 +1,6 @@
 """Makes one backbone of `backbones.models`: trained here, copied from a path, or fetched from a hub at a pinned revision.
 
-In: an entry {form, ...}: the form is a trainer below, or `path`, or `hub`. Out: a folder in its ecosystem's own form
+In: an entry {form, ...}: the form is a trainer below, or `path`, `hub` or `open_clip`. Out: a folder in its ecosystem's own form
 (open_clip or Hugging Face), manifest.json last.
     python -m vikdf.backbones --name llm --entry '{"form": "path", "path": "/models/llama"}' --seed 1 --output data/backbones/llm
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vikdf import files, flags, state
-from vikdf.backbones import bert, captioner, clip, language, vectors
+from vikdf.backbones import bert, captioner, clip, language, openclip, shapes, vectors
 
 TABLES = ("*.npy", "*.txt", "*.txt.gz", "*.bin")
 FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # weights as safetensors only, and no code
@@ -68,8 +68,10 @@ FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module w
     "word_vectors": (word_vectors, "files"),
     "path": (copy, "files"),
     "hub": (fetch, "files"),
+    "open_clip": (openclip.make, "backbones.openclip"),
 }
-FOUND_FORMS = ("path", "hub", "word_vectors")  # nothing is trained
+FOUND_FORMS = ("path", "hub", "open_clip", "word_vectors")  # nothing is trained
+SOURCE = ("hub", "name", "pretrained", "revision")  # keys of an entry that checkpoints repeat: where a part came from
 PATHS = ("pairs", "texts", "lexicon", "path")  # keys of an entry that name inputs
 
 
@@ -77,7 +79,7 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
     """Makes one backbone, or copies it out of state/ when the same one was made before.
 
     name: its name under backbones.models
-    entry: its entry: {form: clip|captioner|bert|language|vectors|word_vectors|path|hub, ...}
+    entry: its entry: {form: clip|captioner|bert|language|vectors|word_vectors|path|hub|open_clip, ...}
     seed: seed of what is trained here
     output: the folder to make
     state_root: where finished work is kept
@@ -87,7 +89,8 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
     if form not in FORMS:
         raise ValueError(f"backbones.models.{name}: form is {form!r}, expected one of {', '.join(FORMS)}")
     function, module = FORMS[form]
-    inputs = {key: Path(settings.pop(key)) for key in PATHS if key in settings}
+    architecture = settings.pop("architecture", {})  # what `vikdf plan` counts with: it must be this model's
+    inputs = {key: Path(settings.pop(key).removeprefix("local-dir:")) for key in PATHS if key in settings}
     if lost := [str(path) for path in inputs.values() if not path.exists()]:
         raise ValueError(f"{lost[0]} is missing: backbones.models.{name} of params.yaml names it")
     trained = {} if form in FOUND_FORMS else {"seed": seed}
@@ -100,7 +103,9 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
                 folder = aside / name
                 folder.mkdir()
                 scores = function(**inputs, **settings, **trained, output=folder)
+                shapes.check(name, architecture, folder)
                 made = {"form": form, "scores": scores, "sha256": files.sha256(folder)}
+                made |= {key: entry[key] for key in SOURCE if key in entry}
                 files.write_json(folder / "manifest.json", made)
                 journal.log(0, scores)
         work.export(output, name)

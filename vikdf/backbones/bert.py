@@ -15,6 +15,18 @@ SPECIALS = {
 }
 
 
+def config(width: int, layers: int, vocabulary: int) -> dict:
+    """The keys of BertConfig that decide its shape."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 32,
+        "intermediate_size": 4 * width,
+        "max_position_embeddings": 128,
+    }
+
+
 def train(
     *,
     texts: Path,
@@ -36,15 +48,7 @@ def train(
     tokenizer = tokenizers.train(documents, vocabulary, SPECIALS, template="[CLS] $A [SEP]", sep_token="[SEP]")
     coded = tokenizer(documents, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
     torch.manual_seed(seed)
-    shape = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        intermediate_size=4 * width,
-        max_position_embeddings=128,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    shape = BertConfig(**config(width, layers, len(tokenizer)), pad_token_id=tokenizer.pad_token_id)
     model = BertForMaskedLM(shape)
     rng = np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(seed)

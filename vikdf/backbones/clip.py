@@ -12,6 +12,7 @@ from vikdf.backbones import tokenizer as tokenizers
 from vikdf.backbones.optimise import optimise
 
 CONTEXT = 30  # tokens of a text: the longest dialogue context of the world fits
+SPECIALS = {"pad_token": "<pad>", "bos_token": "<start>", "eos_token": "<end>"}
 
 
 def config(pixels: int, patch: int, width: int, layers: int, text_layers: int, vocabulary: int) -> dict:
@@ -92,7 +93,7 @@ def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width
     tokenizer = tokenizers.train(
         (caption for row in captions for caption in row),
         vocabulary,
-        {"pad_token": "<pad>", "bos_token": "<start>", "eos_token": "<end>"},
+        SPECIALS,
         template="<start> $A <end>",
         truncation_side="left",  # of a long dialogue the end counts
         model_max_length=CONTEXT,

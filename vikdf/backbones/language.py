@@ -63,18 +63,25 @@ def reads(model, tokenizer, documents: list[str]) -> dict[str, float]:
     return {"read_accuracy": right / count, "read_words": count}
 
 
+def config(width: int, layers: int, vocabulary: int) -> dict:
+    """The keys of LlamaConfig that decide its shape and its start."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 32,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.07,  # with the usual 0.02 copying did not emerge in some hundred steps
+        "tie_word_embeddings": True,
+    }
+
+
 def make_model(tokenizer, width: int, layers: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        max_position_embeddings=512,
-        initializer_range=0.07,  # with the usual 0.02 copying did not emerge in some hundred steps
-        tie_word_embeddings=True,
+        **config(width, layers, len(tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -7,12 +7,14 @@
 
 A row is a list of token ids in the model's own chat template; KNOWLEDGE in a row is a place for one knowledge vector.
 Knowledge stands at the start of the first user message. User text can hold no control token. Models without a template
-get PLAIN.
+get PLAIN. No family of models has code of its own here: what a model does between states and logits, it does itself.
 
 Shapes: B batch, L positions, n knowledge vectors, H LLM width, V vocabulary.
 """
 
+import copy
 import functools
+import os
 import re
 import warnings
 from pathlib import Path
@@ -20,6 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from vikdf.model import pretrained
 
 KNOWLEDGE = -1
 
@@ -31,6 +36,7 @@ PLAIN = (
 )
 SLOT = re.compile("⟦([0-9]+)⟧")  # where a turn stands in a rendered template
 CONTROL_WORD = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")  # "[INST]", "<<SYS>>": control words that are plain text
+DATE = "26 Jul 2024"  # for templates that name the day: the same prompt every day (the default of Llama 3.1's template)
 
 
 class LLM(nn.Module):
@@ -41,6 +47,10 @@ class LLM(nn.Module):
             tokenizer.chat_template = PLAIN
         self.width = model.get_input_embeddings().embedding_dim
         self.end = tokenizer.eos_token_id
+        if self.end is None:
+            raise ValueError(f"the tokenizer in {folder} names no eos_token: expected one, since it ends every answer")
+        self.body = next(name for name, module in model.named_modules() if module is model.get_decoder())
+        self.ends = ends_of(model, self.end)
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= set(tokenizer.all_special_ids)
         named = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
@@ -49,24 +59,25 @@ class LLM(nn.Module):
         self.adds_space = first[0] in "▁Ġ"  # then the template's own space before a text would stand twice
 
     @classmethod
-    def load(cls, folder) -> "LLM":
+    def load(cls, folder, dtype: torch.dtype | None = None) -> "LLM":
+        """dtype: of the frozen weights; None keeps the one that they were saved in."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} holds no language model: expected a transformers folder with config.json")
-        return cls(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), folder)
+        model = pretrained.load(AutoModelForCausalLM, folder, dtype)
+        return cls(model, pretrained.read(AutoTokenizer, folder), folder)
 
     def train(self, mode: bool = True) -> "LLM":
         return super().train(False)  # frozen: no dropout, also while others train
 
     @functools.cached_property
     def control_words(self) -> re.Pattern | None:
-        """Control words of the template that its tokenizer reads as plain text; None where there are none."""
-        rendered = SLOT.sub(" ", self._render(3))
-        words = sorted({word for word in CONTROL_WORD.findall(rendered)})
+        """Control words that are not special tokens: of the template, and of the tokenizer ("<think>"); None if none."""
+        words = set(CONTROL_WORD.findall(SLOT.sub(" ", self._render(3))))
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if not token.special]
+        words = sorted(words | set(filter(CONTROL_WORD.fullmatch, added)))
         return re.compile("|".join(map(re.escape, words))) if words else None
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
@@ -79,9 +90,22 @@ class LLM(nn.Module):
         return [[i for i in row if i not in self.control] for row in coded]
 
     def _render(self, turns: int) -> str:
+        """The template around marked messages. One that refuses to go without a system message gets an empty one."""
+        from jinja2.exceptions import TemplateError
+
         roles = ["user", "assistant"] * (turns // 2 + 1)
         messages = [{"role": roles[i], "content": f"⟦{i}⟧"} for i in range(turns + 1)]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False)
+        render = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, date_string=DATE)
+        try:
+            return render(messages)
+        except TemplateError as refused:
+            try:
+                return render([{"role": "system", "content": ""}, *messages])
+            except TemplateError:
+                raise ValueError(
+                    f"the chat template of {self.folder} refuses messages of user and assistant in turns ({refused}): "
+                    "expected one that takes them, with or without a system message"
+                ) from None
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - one LLM lives as long as the process
     def frame(self, turns: int) -> list[list[int]]:
@@ -143,13 +167,22 @@ class LLM(nn.Module):
     def states_behind(self, rows: list[list[int]], x: Tensor) -> Tensor:
         """Last hidden states [B, 1 + n, H] of the last token of each row and of x [B, n, H] that follows it.
 
-        The rows hold no vector that is trained, so their keys and values need no graph. (Not for an LLM with LoRA.)
+        The rows hold no vector that is trained, so their keys and values need no graph; and what all of them begin with
+        (template and prompt) is read once. (Not for an LLM with LoRA.)
         """
-        ids, mask = self.pad(rows, "left")  # [B, L]
-        places = (mask.cumsum(1) - 1).clamp(min=0)
+        same = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)  # a row's last token is always its own
+        if getattr(self.model.config.get_text_config(), "sliding_window", None):
+            same = 0  # a window counts places: padding between the start and the rest would shift it
+        ids, mask = self.pad([row[same:] for row in rows], "left")  # [B, L - same]
+        whole = torch.cat([mask.new_ones(len(rows), same), mask], dim=1)  # [B, L]
+        places = (whole.cumsum(1) - 1).clamp(min=0)
         with torch.no_grad():
-            read = self.model.base_model(ids, attention_mask=mask, position_ids=places, use_cache=True)
-        whole = torch.cat([mask, mask.new_ones(x.shape[:2])], dim=1)  # [B, L + n]
+            known = {"past_key_values": self._read_once(rows[0][:same], len(rows))} if same else {}
+            own = {"attention_mask": whole, "position_ids": places[:, same:]}
+            read = self.model.base_model(ids, **own, **known, use_cache=True)
+        if not x.shape[1]:
+            return read.last_hidden_state[:, -1:]
+        whole = torch.cat([whole, mask.new_ones(x.shape[:2])], dim=1)  # [B, L + n]
         states = self.model.base_model(
             inputs_embeds=x.to(read.last_hidden_state.dtype),
             attention_mask=whole,
@@ -159,11 +192,33 @@ class LLM(nn.Module):
         ).last_hidden_state
         return torch.cat([read.last_hidden_state[:, -1:], states], dim=1)
 
+    def _read_once(self, start: list[int], rows: int):
+        """Keys and values of tokens that so many rows begin with."""
+        ids = torch.tensor([start], device=next(self.model.parameters()).device)
+        cache = self.model.base_model(ids, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(rows)
+        return cache
+
     def nll(self, states: Tensor, ids: Tensor, scored: Tensor) -> Tensor:
-        """-log P of the tokens marked in scored [B, L], row after row: [tokens]. The head runs at these places only."""
+        """-log P of the tokens marked in scored [B, L], row after row: [tokens]. The head runs at these places only.
+
+        states [B, L - 1, H] or more: nothing follows the last token, so its state need not be computed.
+        """
         at = scored[:, 1:].bool()
-        logits = self.model.get_output_embeddings()(states[:, :-1][at]).float()  # [tokens, V]
-        return F.cross_entropy(logits, ids[:, 1:][at], reduction="none")
+        return F.cross_entropy(self.logits(states[:, : at.shape[1]][at]).float(), ids[:, 1:][at], reduction="none")
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Last hidden states [tokens, H] -> [tokens, V], by the model's own forward: some scale or cap what the head gives."""
+        return self._given_states()(inputs_embeds=states[None], use_cache=False).logits[0]
+
+    def _given_states(self):
+        """The model, all its parts shared, but with a body that takes its input for the last hidden states."""
+        top = place = _twin(self.model)
+        for name in self.body.split("."):
+            inner = place._modules[name] = _twin(place._modules[name])
+            place = inner
+        place.forward = lambda *_, inputs_embeds, **__: States(last_hidden_state=inputs_embeds)
+        return top
 
     @torch.no_grad()
     def generate(self, rows: list[list[int]], K: Tensor | None, **decoding) -> list[str]:
@@ -171,10 +226,32 @@ class LLM(nn.Module):
         from transformers import GenerationConfig
 
         ids, mask = self.pad(rows, "left")
-        ends = self.model.generation_config.eos_token_id
-        ends = sorted({self.end, *(ends if isinstance(ends, list) else [ends] if ends is not None else [])})
-        config = GenerationConfig(do_sample=False, pad_token_id=self.end, eos_token_id=ends, **decoding)
+        config = GenerationConfig(do_sample=False, pad_token_id=self.end, eos_token_id=self.ends, **decoding)
         with warnings.catch_warnings():  # n-grams are counted in the answer alone: that is what is meant
             warnings.filterwarnings("ignore", message=".*no_repeat_ngram_size.*")
             made = self.model.generate(inputs_embeds=self.embed(ids, K), attention_mask=mask, generation_config=config)
         return [text.strip() for text in self.tokenizer.batch_decode(made, skip_special_tokens=True)]
+
+
+class States(BaseModelOutputWithPast):
+    """What a body gives, where only its last hidden states are known: the rest (attentions, router losses) is None."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """The same module, whose parts can be exchanged without changing it."""
+    made = copy.copy(module)
+    made._modules = dict(module._modules)
+    return made
+
+
+def ends_of(model, end: int) -> list[int]:
+    """The tokens that end an answer. All else that the checkpoint says of decoding is dropped: `generate` decides that."""
+    from transformers import GenerationConfig
+
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig()
+    return sorted({end, *(ends if isinstance(ends, list) else [ends] if ends is not None else [])})

@@ -1,11 +1,13 @@
 """Text and image encoder (section 3.1.1): one frozen CLIP. Texts and pictures in, H_T and H_I in the joint space out.
 
-    clip = CLIP.load("data/backbones/clip")          # an open_clip folder (local-dir) or a transformers CLIP folder
+    clip = CLIP.load("data/backbones/clip")          # an open_clip folder (or local-dir:FOLDER) or a transformers one
     H, mask = clip.text(clip.tokenize(["a red kettle"]))
     H = clip.image(clip.preprocess(picture)[None])
 
-Every position is projected into the joint space, not only the pooled one. Shapes: B batch, L text tokens,
-P image patches + 1, E joint width, S side of the picture.
+Every position is projected into the joint space, not only the pooled one. The activation (GELU or QuickGELU) and the
+preparation of pictures are the folder's; one that does not say them, or contradicts itself, is refused.
+
+Shapes: B batch, L text tokens, P image patches + 1, E joint width, S side of the picture.
 """
 
 from pathlib import Path
@@ -14,6 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vikdf import files
+from vikdf.model import pretrained
+
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+FOREIGN = ("tokenizer_kwargs", "hf_model_name", "timm_model_name")
+
 
 class OpenClip:
     """The towers of an open_clip folder: open_clip_config.json + open_clip_model.safetensors."""
@@ -21,17 +29,84 @@ class OpenClip:
     def __init__(self, folder: Path):
         import open_clip
 
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        self._check_config(folder)
+        try:
+            self.model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        except (RuntimeError, AssertionError) as error:  # open_clip asserts some sizes
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"the weights in {folder} do not fit its open_clip_config.json: {told}") from None
         self.tower = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps its text tower apart
         if not hasattr(self.tower, "token_embedding") or self.tower.attn_mask is None:
             raise ValueError(f"the CLIP in {folder} has no causal text tower of CLIP's own kind; choose one that has")
-        self.model.visual.output_tokens = True
-        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        visual = self.model.visual
+        if not isinstance(visual, open_clip.transformer.VisionTransformer) or (
+            visual.pool_type != "tok" or visual.attn_pool is not None or visual.final_ln_after_pool
+        ):
+            raise ValueError(
+                f"the image tower of the CLIP in {folder} is no ViT that is read at its class token: choose one that is, "
+                "such as ViT-B-32 or ViT-L-14, since every patch is needed in the joint space"
+            )
+        visual.output_tokens = True
+        own = (
+            files.read_json(folder / "open_clip_config.json")["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
+        )
+        safe = dict(trust_remote_code=False) if own else {}  # open_clip's own tokenizer does not know the word
+        with pretrained.refused(folder):
+            self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
         self.context = self.tower.context_length
         self.vocabulary = self.tower.vocab_size
         self.patch = self.model.visual.patch_size[0]
         self.pixels = self.model.visual.image_size[0]
         self.width = self.model.visual.output_dim
+
+    @staticmethod
+    def _check_config(folder: Path) -> None:
+        """What open_clip would fill in or make up, with a warning at most."""
+        config = files.read_json(folder / "open_clip_config.json")
+        prepared = config.get("preprocess_cfg") or {}
+        if lost := [name for name in ("mean", "std") if name not in prepared]:
+            raise ValueError(
+                f"{folder}/open_clip_config.json does not say how pictures are prepared: expected preprocess_cfg with "
+                f"mean and std, found no {' and no '.join(lost)}; copy them from where the checkpoint comes from"
+            )
+        side, own = prepared.get("size"), config["model_cfg"]["vision_cfg"].get("image_size", 224)
+        if side is not None and _square(side) != _square(own):
+            raise ValueError(
+                f"{folder}/open_clip_config.json prepares pictures of size {side}, but its vision_cfg reads image_size "
+                f"{own}: set both to the side that the weights were trained with"
+            )
+        OpenClip._check_towers(folder, config["model_cfg"])
+        if not (folder / OPEN_CLIP_WEIGHTS).exists():
+            raise ValueError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}: copy the weights there, as safetensors")
+        OpenClip._check_activation(folder, config["model_cfg"].get("quick_gelu", False))
+
+    @staticmethod
+    def _check_towers(folder: Path, model: dict) -> None:
+        """open_clip hands these words on to libraries that fetch, or run code of the folder."""
+        said = {
+            key: value for part in (model, *model.values()) if isinstance(part, dict) for key, value in part.items()
+        }
+        foreign = {key: said[key] for key in FOREIGN if said.get(key)}
+        if said.get("hf_tokenizer_name") not in (None, "", "."):
+            foreign["hf_tokenizer_name"] = said["hf_tokenizer_name"]
+        for key, value in foreign.items():
+            raise ValueError(
+                f"{folder}/open_clip_config.json names {key} {value!r}, which may fetch files or run code: expected towers of "
+                "open_clip's own, and its own tokenizer or that of the folder (hf_tokenizer_name '.')"
+            )
+
+    @staticmethod
+    def _check_activation(folder: Path, quick: bool) -> None:
+        """Many folders hold the same CLIP for transformers too: both files must tell of the same activation."""
+        path = folder / "config.json"
+        if not path.exists() or files.read_json(path).get("model_type") != "clip":
+            return
+        act = _one_activation(folder)
+        if (act == "quick_gelu") != quick:
+            raise ValueError(
+                f"{folder}: open_clip_config.json says quick_gelu {str(quick).lower()}, config.json says hidden_act {act!r}: "
+                "set both to the activation that the weights were trained with (OpenAI's: quick_gelu)"
+            )
 
     def tokenize(self, texts: list[str], length: int) -> Tensor:
         return self.tokenizer(texts, context_length=length)  # [B, length]
@@ -57,14 +132,38 @@ class TransformersClip:
     def __init__(self, folder: Path):
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        self.model = CLIPModel.from_pretrained(folder)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.processor = AutoImageProcessor.from_pretrained(folder)
+        self._check_config(folder)
+        self.model = pretrained.load(CLIPModel, folder)
+        self.tokenizer = pretrained.read(AutoTokenizer, folder)
+        self.processor = pretrained.read(AutoImageProcessor, folder)
         self.context = self.model.config.text_config.max_position_embeddings
         self.vocabulary = self.model.config.text_config.vocab_size
         self.patch = self.model.config.vision_config.patch_size
         self.pixels = self.model.config.vision_config.image_size
         self.width = self.model.config.projection_dim
+
+    @staticmethod
+    def _check_config(folder: Path) -> None:
+        """What transformers would fill in with a default, or read without noticing that it does not fit."""
+        from transformers import AutoConfig
+
+        config = pretrained.read(AutoConfig, folder)
+        if config.model_type != "clip":
+            raise ValueError(f"{folder} holds a model of type {config.model_type!r}, expected 'clip'")
+        _one_activation(folder)
+        path = folder / "preprocessor_config.json"
+        prepared = files.read_json(path) if path.exists() else {}
+        if lost := [name for name in ("image_mean", "image_std") if not prepared.get(name)]:
+            raise ValueError(
+                f"{path} names no {' and no '.join(lost)}: copy the file from where the checkpoint comes from"
+            )
+        side = prepared.get("crop_size") if prepared.get("do_center_crop", True) else prepared.get("size")
+        own = config.vision_config.image_size
+        if side is not None and _square(side) != _square(own):
+            raise ValueError(
+                f"{path} prepares pictures of {side}, but the vision tower in {folder} reads {own}: set both to the side "
+                "that the weights were trained with"
+            )
 
     def preprocess(self, picture) -> Tensor:
         return self.processor(images=picture, return_tensors="pt").pixel_values[0]  # [3, S, S]
@@ -82,6 +181,27 @@ class TransformersClip:
         return self.model.visual_projection(tower.post_layernorm(states))  # [B, P, E]
 
 
+def _one_activation(folder: Path) -> str:
+    """The activation of a transformers CLIP, which both of its towers must name."""
+    from transformers import AutoConfig
+
+    config = pretrained.read(AutoConfig, folder)
+    acts = config.text_config.hidden_act, config.vision_config.hidden_act
+    if acts[0] != acts[1]:
+        raise ValueError(
+            f"the CLIP in {folder} names the activation {acts[0]!r} for text and {acts[1]!r} for pictures: a CLIP has "
+            "one; set hidden_act in text_config and vision_config to the one of its training (OpenAI's: quick_gelu)"
+        )
+    return acts[0]
+
+
+def _square(side) -> tuple[int, int]:
+    """A side as the files of both ecosystems write it: 224, [224, 224], {height, width} or {shortest_edge}."""
+    if isinstance(side, dict):
+        side = [side.get("height", side.get("shortest_edge")), side.get("width", side.get("shortest_edge"))]
+    return (side, side) if isinstance(side, int) else tuple(side)
+
+
 class CLIP(nn.Module):
     """Both towers, frozen: no gradient reaches them, and they stay in eval mode."""
 
@@ -94,13 +214,17 @@ class CLIP(nn.Module):
         self.start_of_text, self.end_of_text = towers.tokenize([""], self.context)[0, :2].tolist()
 
     @classmethod
-    def load(cls, folder) -> "CLIP":
-        folder = Path(folder)
-        if (folder / "open_clip_config.json").exists():
-            return cls(OpenClip(folder), folder)
-        if (folder / "config.json").exists():
-            return cls(TransformersClip(folder), folder)
-        raise ValueError(f"{folder} holds no CLIP: expected open_clip_config.json or transformers' config.json")
+    def load(cls, folder, dtype: torch.dtype | None = None) -> "CLIP":
+        """dtype: of the frozen weights; None keeps the one that they were saved in."""
+        folder = Path(str(folder).removeprefix("local-dir:"))  # as open_clip writes the same
+        of_open_clip, of_transformers = (folder / "open_clip_config.json").exists(), (folder / "config.json").exists()
+        if of_open_clip and ((folder / OPEN_CLIP_WEIGHTS).exists() or not of_transformers):
+            made = cls(OpenClip(folder), folder)
+        elif of_transformers:
+            made = cls(TransformersClip(folder), folder)
+        else:
+            raise ValueError(f"{folder} holds no CLIP: expected open_clip_config.json or transformers' config.json")
+        return made if dtype is None else made.to(dtype)
 
     def train(self, mode: bool = True) -> "CLIP":
         return super().train(False)
@@ -140,7 +264,7 @@ class CLIP(nn.Module):
 
     @torch.no_grad()
     def image(self, pixels: Tensor) -> Tensor:
-        return self.towers.image(pixels)  # [B, P, E]
+        return self.towers.image(pixels.to(self.model.logit_scale.dtype))  # [B, P, E]
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         H, mask = self.text(tokens)

@@ -2,7 +2,8 @@
 
 Learned queries pass through the query side of a BERT: self-attention among the queries in every layer, cross-attention
 to H in every second, and the feed-forward net. Text and image share all weights: H_T gives K_T, H_I gives K_I.
-There is no dropout: the paper names none, and the same batch then always gives the same K.
+There is no dropout: the paper names none, and the same batch then always gives the same K. States of a half-precision
+encoder are read in the precision of these weights.
 
     iqformer = IQFormer.load("data/backbones/bert", queries=32, encoder_width=768)
     K = iqformer(H, mask)
@@ -10,11 +11,12 @@ There is no dropout: the paper names none, and the same batch then always gives 
 Shapes: B batch, L encoder positions, E encoder width, n queries, D IQ-Former width, h heads.
 """
 
-import logging
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+from vikdf.model import pretrained
 
 EVERY = 2  # cross-attention in layers 0, 2, 4 ...: as in BLIP-2's Q-Former, which the paper extends
 
@@ -36,6 +38,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, source_width: int, eps: float = 1e-12):
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"heads is {heads}: expected a number that divides the width, {width}")
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(source_width, width)
@@ -47,6 +51,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, L, D/h]
 
     def read(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        source = source.to(self.key.weight.dtype)
         keys, values = self.split(self.key(source)), self.split(self.value(source))  # [B, h, L, D/h]
         seen = None if mask is None else mask[:, None, None].bool()  # [B, 1, 1, L]
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)  # [B, h, n, D/h]
@@ -59,24 +64,27 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """norm(x + down(gelu(up(x))))."""
+    """norm(x + down(act(up(x)))); `act` by its name in transformers."""
 
-    def __init__(self, width: int, inner: int, eps: float = 1e-12):
+    def __init__(self, width: int, inner: int, eps: float = 1e-12, act: str = "gelu"):
         super().__init__()
+        if act not in ACT2FN:
+            raise ValueError(f"act is {act!r}: expected an activation of transformers, as 'gelu'")
+        self.act = ACT2FN[act]
         self.up = nn.Linear(width, inner)
         self.down = nn.Linear(inner, width)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.down(F.gelu(self.up(x))))
+        return self.norm(x + self.down(self.act(self.up(x))))
 
 
 class Layer(nn.Module):
-    def __init__(self, width: int, heads: int, inner: int, encoder_width: int | None, eps: float):
+    def __init__(self, width: int, heads: int, inner: int, encoder_width: int | None, eps: float, act: str):
         super().__init__()
         self.attention = Attention(width, heads, width, eps)
         self.cross = Attention(width, heads, encoder_width, eps) if encoder_width else None
-        self.feed = FeedForward(width, inner, eps)
+        self.feed = FeedForward(width, inner, eps, act)
 
     def forward(self, x: Tensor, sources: list[tuple[Tensor, Tensor | None]]) -> Tensor:
         x = self.attention(x, [(x, None)])
@@ -96,16 +104,17 @@ class IQFormer(nn.Module):
         heads: int,
         inner: int,
         eps: float = 1e-12,
+        act: str = "gelu",
         spread: float = 0.02,
     ):
         super().__init__()
         self.shape = {"queries": queries, "encoder_width": encoder_width, "width": width, "layers": layers}
-        self.shape |= {"heads": heads, "inner": inner, "eps": eps, "spread": spread}
+        self.shape |= {"heads": heads, "inner": inner, "eps": eps, "act": act, "spread": spread}
         self.width, self.taken, self.initialised = width, [], []
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.norm = nn.LayerNorm(width, eps=eps)
         crossing = [encoder_width if i % EVERY == 0 else None for i in range(layers)]
-        self.layers = nn.ModuleList(Layer(width, heads, inner, cross, eps) for cross in crossing)
+        self.layers = nn.ModuleList(Layer(width, heads, inner, cross, eps, act) for cross in crossing)
         self.reset(spread)
 
     def reset(self, spread: float) -> None:
@@ -130,15 +139,20 @@ class IQFormer(nn.Module):
 
     @classmethod
     def load(cls, folder, *, queries: int, encoder_width: int) -> "IQFormer":
-        """Takes over what fits from a BERT folder (BERT, MiniLM, RoBERTa); cross-attention and queries are new."""
-        from transformers import AutoModel
-        from transformers.utils import logging as bars
+        """Takes over what fits from a BERT folder (BERT, MiniLM, RoBERTa); cross-attention and queries are new.
 
-        bars.disable_progress_bar()
-        bert = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        Sizes, activation and epsilon are those of its config.json.
+        """
+        from transformers import AutoModel
+
+        bert, lost = pretrained.weights(AutoModel, folder, torch.float32)
         config = bert.config
-        if config.hidden_act != "gelu":
-            raise ValueError(f"the BERT in {folder} uses the activation {config.hidden_act!r}, expected 'gelu'")
+        weights = {name: value for name, value in bert.state_dict().items() if name not in lost}
+        if cls.source("layers.0.feed.up.weight") not in weights:
+            raise ValueError(
+                f"the model in {folder} ({config.model_type}) does not name its weights as BERT does: none of its layers can "
+                "be taken over; choose a BERT, MiniLM or RoBERTa"
+            )
         made = cls(
             queries=queries,
             encoder_width=encoder_width,
@@ -147,9 +161,10 @@ class IQFormer(nn.Module):
             heads=config.num_attention_heads,
             inner=config.intermediate_size,
             eps=config.layer_norm_eps,
+            act=config.hidden_act,
             spread=config.initializer_range,
         )
-        made.take(bert.state_dict())
+        made.take(weights)
         return made
 
     def take(self, weights: dict[str, Tensor]) -> None:
@@ -159,8 +174,18 @@ class IQFormer(nn.Module):
         self.taken = [name for name in self.taken if weights[self.source(name)].shape == ours[name].shape]
         self.initialised = [name for name in ours if name not in self.taken]
         self.load_state_dict({name: weights[self.source(name)] for name in self.taken}, strict=False)
-        logging.info("IQ-Former: taken over from BERT: %s", ", ".join(self.taken))
-        logging.info("IQ-Former: initialised: %s", ", ".join(self.initialised))
+
+    def origin(self) -> str:
+        """Both lists, for people: which weights were taken over from BERT and which are new, equal layers in one word."""
+        lines = []
+        for title, names in (("taken over from BERT", self.taken), ("initialised", self.initialised)):
+            layers: dict[str, list[str]] = {}
+            for name in names:
+                number, part = name.split(".", 2)[1:] if name.startswith("layers.") else ("", name)
+                layers.setdefault(part, []).append(number)
+            told = [f"{part} of layers {' '.join(those)}" if those[0] else part for part, those in layers.items()]
+            lines.append(f"IQ-Former: {len(names)} tensors {title}: {', '.join(told) or 'none'}")
+        return "\n".join(lines)
 
     @staticmethod
     def source(name: str) -> str | None:
@@ -187,4 +212,5 @@ class FusionBlock(nn.Module):
         self.feed = FeedForward(width, 4 * width)
 
     def forward(self, H: Tensor, K: Tensor) -> Tensor:
+        H = H.to(self.attention.query.weight.dtype)
         return self.feed(self.attention(H, [(K, None)]))  # [B, L, E]

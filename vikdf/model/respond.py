@@ -1,7 +1,6 @@
 """Dialogues in, responses out (section 3.4): P(R|C,K) of an LLM, with or without knowledge K, with or without LoRA.
 
-    source = KnowledgeSource.load("results/pretrain/vikdf-s1", clip="data/backbones/clip")
-    responder = Responder(LLM.load("data/backbones/llm"), source)                   # VIKDF: IQ-Former tuned, LLM frozen
+    responder = Responder.load("results/pretrain/vikdf-s1")                          # VIKDF: IQ-Former tuned, LLM frozen
     responder = Responder(LLM.load("data/backbones/llm"), lora_rank=8)              # text-only LLM with LoRA
     responder = Responder(LLM.load("data/backbones/llm"), instruction="Answer ...")  # the LLM, prompted
     loss = responder.loss(contexts, responses); answers = responder.generate(contexts)
@@ -9,16 +8,15 @@
 A context is a list of turns, the last one is what is answered. Shapes: B batch, L positions, n queries, H LLM width.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vikdf.model import checkpoint
 from vikdf.model.backbone import LLM
+from vikdf.model.distill import TAMIM
 from vikdf.model.encoders import CLIP
-from vikdf.model.vikdf import KnowledgeSource
+from vikdf.model.vikdf import KnowledgeSource, VIKDFForPretraining
 
 
 class Responder(nn.Module):
@@ -28,24 +26,29 @@ class Responder(nn.Module):
         self,
         llm: LLM,
         source: KnowledgeSource | None = None,
+        tamim: TAMIM | None = None,
         *,
         tune_iqformer: bool = True,
         lora_rank: int = 0,
         lora_alpha: int = 0,
         instruction: str = "",
+        describe: str = "",
         seed: int = 1,
     ):
         """
+        tamim: draws what K shows; it stays as pretraining left it
         tune_iqformer: false keeps the IQ-Former as it is; the layer into the LLM is tuned in any case
         lora_rank: 0 keeps the LLM frozen; else every linear layer gets a LoRA of this rank
         lora_alpha: LoRA's scale; 0 means twice the rank
         instruction: said before the first turn, for a model that is prompted and not tuned
+        describe: the prompt under which the LLM puts K alone into words (one of IACI's)
         seed: of LoRA's new weights
         """
         super().__init__()
         self.settings = {"tune_iqformer": tune_iqformer, "lora_rank": lora_rank, "lora_alpha": lora_alpha}
-        self.settings |= {"instruction": instruction, "seed": seed}
-        self.llm, self.source, self.instruction = llm, source, instruction
+        self.settings |= {"instruction": instruction, "describe": describe, "seed": seed}
+        self.llm, self.source, self.instruction, self.describe = llm, source, instruction, describe
+        self.tamim = tamim.requires_grad_(False) if tamim else None
         self.tune_iqformer = tune_iqformer
         if source is not None:
             if source.into_llm.out_features != llm.width:
@@ -80,15 +83,29 @@ class Responder(nn.Module):
         dialogues = [[next(coded) for _ in turns] for turns in opened]
         return self.llm.rows(dialogues, self.source.queries if self.source else 0)
 
-    def nll(self, contexts: list[list[str]], responses: list[str], side: str = "right") -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood and token count of each response [B]; its end-of-sequence token counts."""
+    def rows(self, contexts: list[list[str]], responses: list[str]) -> tuple[list[list[int]], list[int]]:
+        """Whole rows as the LLM reads them, and how many tokens at their ends are the response's, its end token too."""
         said = [[*answer, self.llm.end] for answer in self.llm.tokenize(responses)]
         rows = [prompt + answer for prompt, answer in zip(self.prompts(contexts), said, strict=True)]
+        return rows, [len(answer) for answer in said]
+
+    def sizes(self, contexts: list[list[str]], responses: list[str]) -> list[int]:
+        """Tokens of each whole row, K among them: rows of like size are computed together."""
+        parts = [
+            slice(start, start + 4096) for start in range(0, len(contexts), 4096)
+        ]  # a million rows at once fill the memory
+        return [len(row) for part in parts for row in self.rows(contexts[part], responses[part])[0]]
+
+    def nll(self, contexts: list[list[str]], responses: list[str], side: str = "right") -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and token count of each response [B]; its end-of-sequence token counts."""
+        rows, said = self.rows(contexts, responses)
         ids, mask = self.llm.pad(rows, side)  # [B, L]
-        scored = self.llm.pad_tail(rows, [len(answer) for answer in said], side)
-        states = self.llm.states(self.llm.embed(ids, self.project(contexts)), mask if side == "left" else None)
+        scored = self.llm.pad_tail(rows, said, side)
+        states = self.llm.states(
+            self.llm.embed(ids[:, :-1], self.project(contexts)), mask[:, :-1] if side == "left" else None
+        )
         tokens = scored.sum(1)
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=ids.device), tokens)
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=ids.device), tokens, output_size=sum(said))
         nll = self.llm.nll(states, ids, scored)
         return nll.new_zeros(len(rows)).index_add(0, owner, nll), tokens
 
@@ -101,8 +118,7 @@ class Responder(nn.Module):
     def score(self, contexts: list[list[str]], responses: list[str], batch: int = 64) -> tuple[list[float], list[int]]:
         """NLL and token count of any number of responses, in batches of like length, in the order given."""
         nll, tokens = [0.0] * len(contexts), [0] * len(contexts)
-        size = [len(" ".join([*turns, answer])) for turns, answer in zip(contexts, responses, strict=True)]
-        for places in in_batches(size, batch, "scoring"):
+        for places in in_batches(self.sizes(contexts, responses), batch, "scoring"):
             part = self.nll([contexts[i] for i in places], [responses[i] for i in places])
             for i, value, count in zip(places, *(x.tolist() for x in part), strict=True):
                 nll[i], tokens[i] = value, count
@@ -126,33 +142,67 @@ class Responder(nn.Module):
     ) -> list[str]:
         """One response a dialogue, in batches of like length, in the order given."""
         prompts, answers = self.prompts(contexts), [""] * len(contexts)
-        decoding = {"num_beams": beams, "no_repeat_ngram_size": no_repeat_ngram, "max_new_tokens": max_new_tokens}
+        decoding = {"beams": beams, "no_repeat_ngram": no_repeat_ngram, "max_new_tokens": max_new_tokens}
+        decoding = {checkpoint.NAMES[name]: value for name, value in decoding.items()}
         for places in in_batches([len(prompt) for prompt in prompts], batch, "answering"):
             K = self.project([contexts[i] for i in places])
             for i, answer in zip(places, self.llm.generate([prompts[i] for i in places], K, **decoding), strict=True):
                 answers[i] = answer
         return answers
 
-    def save(self, folder) -> None:
-        """What answering needs beside the frozen CLIP and LLM: IQ-Former (also if kept), layer into the LLM, LoRA."""
-        config = {"kind": "Responder", "settings": self.settings, "source": None}
+    def save(
+        self, folder, *, trained: dict | None = None, run: dict | None = None, decoding: dict | None = None
+    ) -> None:
+        """What answering needs beside the frozen CLIP and LLM: IQ-Former (also if kept), layer into the LLM, LoRA, TAMIM.
+
+        trained: parameters that any stage trained, by part (else all that require a gradient)
+        run: the run's facts for the model card, see vikdf.model.card
+        """
+        config = {"kind": "Responder", "settings": self.settings, "run": run}
+        config["trained"] = checkpoint.parts(checkpoint.trainable(self)) if trained is None else trained
+        config["source"] = self.source.config() if self.source else None
+        config["tamim"] = self.tamim.shape if self.tamim else None
         config["frozen"] = {"llm": checkpoint.name_part(self.llm.folder)}
         if self.source is not None:
-            config["source"] = self.source.config()
             config["frozen"]["clip"] = checkpoint.name_part(self.source.clip.folder)
-        checkpoint.write(folder, checkpoint.trained_tensors(self, self.FROZEN), config)
+        tensors = checkpoint.trained_tensors(self, self.FROZEN)
+        checkpoint.write(folder, tensors, config, self.llm.tokenizer, decoding or checkpoint.DECODING)
 
     @classmethod
-    def load(cls, folder, *, llm, clip=None) -> "Responder":
+    def load(cls, folder, *, clip=None, llm=None, backbones=None, **settings) -> "Responder":
+        """From a fine-tuned folder, or from a pretrained one, whose `settings` then say what is tuned."""
         config = checkpoint.read_config(folder)
-        if config["kind"] != "Responder":
-            raise ValueError(f"{folder} holds a {config['kind']}, expected a Responder: fine-tune it first")
-        for part, expected in config["frozen"].items():
-            checkpoint.check_part(part, {"clip": clip, "llm": llm}[part], expected, Path(folder))
-        source = KnowledgeSource.from_config(config["source"], CLIP.load(clip)) if config["source"] else None
-        made = cls(LLM.load(llm), source, **config["settings"])
-        checkpoint.load_trained(made, checkpoint.read_weights(folder), cls.FROZEN, folder)
+        found = checkpoint.find_parts(folder, {"clip": clip, "llm": llm}, backbones)
+        tuned, weights = config["kind"] == "Responder", checkpoint.read_weights(folder)
+        with checkpoint.described(folder):
+            said = checkpoint.arguments(Responder if tuned else VIKDFForPretraining, config["settings"], "settings")
+            ranks = {len(value) for name, value in weights.items() if ".lora_A." in name}
+            if tuned and ranks != {said["lora_rank"]} - {0}:
+                raise ValueError(
+                    f"lora_rank is {said['lora_rank']}, but the weights hold LoRAs of the ranks {[*ranks]}"
+                )
+        settings = (said if tuned else {"describe": said["iaci_prompts"][0]}) | settings
+        if not tuned:  # of the heads of the five losses, only TAMIM's is of use without them
+            kept = ("source.", "tamim.") if config["tamim"] else ("source.",)
+            weights = {name: value for name, value in weights.items() if name.startswith(kept)}
+        clip = CLIP.load(found["clip"]) if config["source"] else None
+        parts = checkpoint.build(lambda: knowing(config, clip), config, weights, cls.FROZEN, folder)
+        made = cls(LLM.load(found["llm"]), parts["source"], parts["tamim"], **settings)
+        checkpoint.load_trained(made, weights, cls.FROZEN, folder, lora=tuned)
         return made
+
+
+def knowing(config: dict, clip: CLIP | None) -> nn.ModuleDict:
+    """What a config.json describes beside the LLM, untrained: source and tamim, None where there is none."""
+    made = nn.ModuleDict({"source": None, "tamim": None})
+    if config["source"]:
+        made["source"] = KnowledgeSource.from_config(config["source"], clip)
+    if config["tamim"]:
+        shape = checkpoint.arguments(TAMIM, config["tamim"], "tamim")
+        if (shape["pixels"], shape["patch"]) != (clip.pixels, clip.patch):
+            raise ValueError(f"tamim has pixels {shape['pixels']} and patch {shape['patch']}, unlike CLIP")
+        made["tamim"] = TAMIM(**shape)
+    return made
 
 
 def add_lora(llm: LLM, rank: int, alpha: int, seed: int) -> None:

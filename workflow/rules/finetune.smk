@@ -1,9 +1,8 @@
 # In: data/dialogues; a pretrained folder, or the system tuned on Reddit. Out: results/finetune/<system>-<fraction>-s<seed>/.
-SYSTEMS = config["finetune"]["systems"] | config["baselines"]
-CODE = dict.fromkeys(config["finetune"]["systems"], "systems") | {
-    name: f"baselines.{name}" for name in config["baselines"]
-}
-VARIANT = {name: entry["pretrain"] for name, entry in config["finetune"]["systems"].items()}
+KNOWING = config["finetune"]["systems"] | ABLATED  # what stands on a pretrained folder
+SYSTEMS = KNOWING | config["baselines"]
+CODE = dict.fromkeys(KNOWING, "systems") | {name: f"baselines.{name}" for name in config["baselines"]}
+VARIANT = {name: entry["pretrain"] for name, entry in KNOWING.items()}
 FROZEN = {name: PARTS[variant][::2] for name, variant in VARIANT.items()}  # clip and llm
 FROZEN |= {name: [entry["llm"]] for name, entry in config["baselines"].items()}
 START = {(name, "zero"): f"results/pretrain/{variant}-s{{seed}}" for name, variant in VARIANT.items()}
@@ -31,11 +30,13 @@ rule finetune:
         fraction="|".join(TASK),
         seed=r"\d+",
     priority: 1
+    threads: config["finetune"]["training"]["processes"]
     resources:
-        gpu=1,
+        gpu=config["finetune"]["training"]["processes"],
     params:
+        launch=launch("finetune"),
         flags=lambda wildcards: flags("finetune", "lora", "steps", "training", entry=SYSTEMS[wildcards.system]),
     shell:
-        "python -m vikdf.finetune --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
+        "{params.launch} -m vikdf.finetune --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
         " --start {input.start} --dialogues data/dialogues --backbones data/backbones {params.flags}"
         " --output {output} --state-root state 2>&1 | tee {log}"

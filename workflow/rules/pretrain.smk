@@ -4,6 +4,9 @@ PARTS = {
     name: [{**config["pretrain"], **changed}[part] for part in ("clip", "bert", "llm")]
     for name, changed in VARIANTS.items()
 }
+QUERIES = {
+    name: {**config["pretrain"]["model"], **changed.get("model", {})}["queries"] for name, changed in VARIANTS.items()
+}
 
 
 rule pretrain:
@@ -20,10 +23,12 @@ rule pretrain:
         variant="|".join(VARIANTS),
         seed=r"\d+",
     priority: 2
+    threads: config["pretrain"]["training"]["processes"]
     resources:
-        gpu=1,
+        gpu=config["pretrain"]["training"]["processes"],
     params:
+        launch=launch("pretrain"),
         flags=lambda wildcards: flags("pretrain", **VARIANTS[wildcards.variant]),
     shell:
-        "python -m vikdf.pretrain --shards data/shards --backbones data/backbones --variant {wildcards.variant}"
+        "{params.launch} -m vikdf.pretrain --shards data/shards --backbones data/backbones --variant {wildcards.variant}"
         " --seed {wildcards.seed} {params.flags} --output {output} --state-root state 2>&1 | tee {log}"

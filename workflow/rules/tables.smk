@@ -1,4 +1,5 @@
-# In: results/evaluate/*.parquet of every system. Out: results/table1.csv, and for `evidence` the contrasts over its own seeds.
+# In: results/evaluate/*.parquet of every system. Out: results/table1.csv; beside it, each a target of its own: `evidence` (the
+# contrasts over its own seeds), `table3` and `figure7` (ablations of pretrain, over `seeds`).
 rule tables:
     """Table 1 and the probe's table: means over `seeds`."""
     input:
@@ -12,7 +13,7 @@ rule tables:
     log:
         "logs/tables/tables.log",
     params:
-        flags=flags("tables", decoding=config["generate"]["decoding"]),
+        flags=flags("tables", "systems", "controls", decoding=config["generate"]["decoding"]),
     shell:
         "python -m vikdf.tables --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
 
@@ -33,3 +34,40 @@ rule evidence:
         flags=flags("evidence"),
     shell:
         "python -m vikdf.evidence --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+
+
+rule table3:
+    """The paper's ablations at zero data: VIKDF without one of its parts."""
+    input:
+        code=code("ablations"),
+        scores=expand("results/evaluate/{run}.parquet", run=ablated_runs(config["tables"]["table3"].values())),
+    output:
+        "results/table3.csv",
+        "results/table3.md",
+    log:
+        "logs/tables/table3.log",
+    params:
+        flags=flags("tables", "table3", seeds=config["seeds"]),
+    shell:
+        "python -m vikdf.ablations --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+
+
+rule figure7:
+    """VIKDF at zero data by the number of its queries, as a table and drawn."""
+    input:
+        code=code("queries"),
+        scores=expand("results/evaluate/{run}.parquet", run=ablated_runs(config["tables"]["figure7"])),
+    output:
+        "results/figure7.csv",
+        "results/figure7.svg",
+    log:
+        "logs/tables/figure7.log",
+    params:
+        flags=flags(
+            "tables",
+            "figure7",
+            figure7={name: QUERIES[name] for name in config["tables"]["figure7"]},
+            seeds=config["seeds"],
+        ),
+    shell:
+        "python -m vikdf.queries --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
