@@ -99,6 +99,9 @@ def write_llm(folder: Path, shape: dict) -> None:
 
 def write(shape: dict, root: Path) -> dict[str, Path]:
     """The folders of CLIP, BERT and LLM, by name."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # one each, for files that take no time
     for part, writer in {"clip": write_clip, "bert": write_bert, "llm": write_llm}.items():
         torch.manual_seed(1)
         writer(root / part, shape[part])

@@ -2,7 +2,8 @@
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 tests/one_step.py FOLDER '[{"name": ..., "losses": ...}, ...]'
 FOLDER holds backbones/ ; for each entry FOLDER/<name>.safetensors (gradients of the last step),
-<name>-weights.safetensors and <name>.json (losses of the first) are written.
+<name>-weights.safetensors and <name>.json (losses of the first) are written; or, where a row is to be hurt, what each process
+then says, as <name>-<rank>.txt.
 """
 
 import json
@@ -26,14 +27,18 @@ NUMBERS |= {"warmup": 0.0, "clip_norm": 1e9, "precision": "float32", "workers": 
 WEIGHTS = {"tim": 0.5, "tamim": 0.2, "iamtm": 0.2, "iaci": 1.0, "iakr": 0.5}
 
 
-def pretraining(folders: dict[str, Path], losses: list[str], **settings):
+def pretraining(folders: dict[str, Path], losses: list[str], hurt: int | None = None, **settings):
+    """With `hurt`, the number of a row whose picture is no numbers."""
     model = VIKDFForPretraining.build(**folders, queries=3, mask_pixels=12, **settings)
     pixels = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    if hurt is not None:
+        pixels[hurt] = float("nan")
 
     def fetch(picked):
         rows = [row for _, row in picked]
         said = [CAPTIONS[row] for row in rows]
-        return {"pixels": pixels[rows], "clip_tokens": model.source.clip.tokenize(said), "captions": said, "lots": rows}
+        made = {"pixels": pixels[rows], "clip_tokens": model.source.clip.tokenize(said), "captions": said, "lots": rows}
+        return made | {"keys": [f"row {row}" for row in rows]}
 
     return model, pretrain.objective(model, {name: WEIGHTS[name] * (name in losses) for name in WEIGHTS}), fetch
 
@@ -75,10 +80,16 @@ def main(folder: Path, name: str, losses: list[str], settings: dict, stop_at: in
             model.llm.states(model.llm.embed(torch.tensor([[1, 2]]), None))
         layers = [value for value in model.llm.model.parameters() if isinstance(value, DTensor)]
         assert len(layers) > 10 and all(value.to_local().numel() < value.numel() for value in layers)  # let go again
-    at = loop.train(
-        objective, fetch, 8, loop.Numbers(**NUMBERS | numbers), folder=folder / "state" / name, journal=None
-    )
-    handle.remove()
+    try:
+        at = loop.train(
+            objective, fetch, 8, loop.Numbers(**NUMBERS | numbers), folder=folder / "state" / name, journal=None
+        )
+    except ValueError as error:
+        if "hurt" not in settings:
+            raise
+        return (folder / f"{name}-{place.process().process_index}.txt").write_text(str(error))
+    finally:
+        handle.remove()
     if state.main_process():
         save_file(found, folder / f"{name}.safetensors")
         trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}

@@ -143,8 +143,11 @@ def test_a_folder_without_a_model_or_without_its_frozen_parts_is_one_sentence(co
     assert not (tmp_path / "k.png").exists()
 
 
-@pytest.mark.parametrize("command", ["reply", "textualize", "draw"])
-def test_the_help_of_a_command_shows_it_in_use(command, capsys):
+@pytest.mark.parametrize(("command", "given"), [
+    ("reply", "results/finetune/vikdf-zero-s1"), ("textualize", "results/finetune/vikdf-zero-s1"),
+    ("draw", "results/pretrain/vikdf-s1"), ("plan", "presets/paper.yaml --gpu rtx4090 --micro-batch 4"),
+])  # fmt: skip
+def test_the_help_of_a_command_shows_it_in_use(command, given, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
-    assert f"examples\n  vikdf {command} results/" in capsys.readouterr().out
+    assert f"examples\n  vikdf {command} {given}" in capsys.readouterr().out

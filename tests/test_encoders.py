@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from vikdf.backbones import openclip
 from vikdf.model.encoders import CLIP
 
 KINDS = pytest.mark.parametrize("kind", ["gelu", "quick_gelu"])
@@ -22,7 +23,7 @@ def clip(backbones):
 
 def write(folder, loader: str, kind: str):
     """The weights of plain_clip as a folder of one of the two ecosystems."""
-    return (write_open_clip if loader == "open_clip" else write_transformers)(folder, kind)
+    return {"open_clip": write_open_clip, "transformers": write_transformers, "name": write_named}[loader](folder, kind)
 
 
 def tokenizer(folder):
@@ -36,31 +37,41 @@ def tensors(weights: dict) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(value, order="C")) for name, value in weights.items()}
 
 
+PREPARED = {"mean": plain_clip.MEAN, "std": plain_clip.STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def architecture(kind: str) -> dict:
+    """The sizes of plain_clip in open_clip's words."""
+    p = plain_clip
+    both = {"width": p.WIDTH, "layers": p.LAYERS}
+    vision = both | {"image_size": p.SIDE, "patch_size": p.PATCH, "head_width": p.WIDTH // p.HEADS}
+    text = both | {"context_length": p.CONTEXT, "vocab_size": p.VOCABULARY, "heads": p.HEADS}
+    return {"embed_dim": p.JOINT, "quick_gelu": kind == "quick_gelu", "vision_cfg": vision, "text_cfg": text}
+
+
 def write_open_clip(folder, kind):
     from safetensors.torch import save_file
 
-    p = plain_clip
     tokenizer(folder)
-    vision = {
-        "image_size": p.SIDE,
-        "patch_size": p.PATCH,
-        "width": p.WIDTH,
-        "layers": p.LAYERS,
-        "head_width": p.WIDTH // p.HEADS,
-    }
-    text = {
-        "context_length": p.CONTEXT,
-        "vocab_size": p.VOCABULARY,
-        "width": p.WIDTH,
-        "heads": p.HEADS,
-        "layers": p.LAYERS,
-    }
-    text["hf_tokenizer_name"] = "."
-    model = {"embed_dim": p.JOINT, "quick_gelu": kind == "quick_gelu", "vision_cfg": vision, "text_cfg": text}
-    prepared = {"mean": p.MEAN, "std": p.STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": prepared}))
-    save_file(tensors(p.weights()), folder / "open_clip_model.safetensors")
+    model = architecture(kind)
+    model["text_cfg"]["hf_tokenizer_name"] = "."
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": PREPARED}))
+    save_file(tensors(plain_clip.weights()), folder / "open_clip_model.safetensors")
     return folder
+
+
+def write_named(folder, kind):
+    """As backbones makes it of a name that open_clip knows and a file of weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    (folder / f"plain-{kind}.json").write_text(json.dumps(architecture(kind)))
+    open_clip.add_model_config(folder / f"plain-{kind}.json")
+    save_file(tensors(plain_clip.weights()), folder / "weights.safetensors")
+    made = folder / "made"
+    made.mkdir()
+    openclip.make(name=f"plain-{kind}", path=folder / "weights.safetensors", preprocess=PREPARED, output=made)
+    return made
 
 
 def write_transformers(folder, kind):
@@ -91,8 +102,9 @@ def test_plain_numpy_still_gives_the_stored_numbers(kind):
 
 
 @KINDS
-@LOADERS
-def test_a_loader_gives_the_stored_vectors(tmp_path, loader, kind):
+@pytest.mark.parametrize("loader", ["open_clip", "transformers", "name"])
+def test_a_loader_gives_the_stored_vectors(tmp_path, monkeypatch, loader, kind):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # put back afterwards: who makes a folder of a name lifts it
     clip, stored = CLIP.load(write(tmp_path, loader, kind)), json.loads(plain_clip.GOLDEN.read_text())[kind]
     text, image = clip.states(torch.from_numpy(plain_clip.TOKENS)), clip.image(torch.from_numpy(plain_clip.pictures()))
     torch.testing.assert_close(text, torch.tensor(stored["text"]), atol=2e-5, rtol=1e-5)
@@ -148,6 +160,8 @@ WRONG_OPEN_CLIP = {
     "another side": (("preprocess_cfg", "size"), 24, "size 24.* image_size 12"),
     "an averaging tower": (("model_cfg", "vision_cfg", "pool_type"), "avg", "no ViT that is read at its class token"),
     "other weights": (("model_cfg", "vision_cfg", "layers"), 3, "do not fit"),
+    "no model": (("model_cfg",), None, "describes no model: expected model_cfg"),
+    "no image tower": (("model_cfg", "vision_cfg"), None, "describes no model: expected model_cfg"),
 }
 
 
@@ -156,6 +170,12 @@ def test_an_open_clip_folder_that_contradicts_itself_is_refused(tmp_path, fault)
     keys, to, said = WRONG_OPEN_CLIP[fault]
     change(write_open_clip(tmp_path, "gelu") / "open_clip_config.json", *keys, to=to)
     with pytest.raises(ValueError, match=said):
+        CLIP.load(tmp_path)
+
+
+def test_an_open_clip_config_that_is_a_list_is_refused(tmp_path):
+    (write_open_clip(tmp_path, "gelu") / "open_clip_config.json").write_text("[]")
+    with pytest.raises(ValueError, match="open_clip_config.json describes no model: expected model_cfg"):
         CLIP.load(tmp_path)
 
 
@@ -184,7 +204,7 @@ WRONG_TRANSFORMERS = {
     "two activations": ("config.json", ("text_config", "hidden_act"), "gelu", "'gelu' for text and 'quick_gelu'"),
     "another side": ("preprocessor_config.json", ("crop_size",), {"height": 24, "width": 24}, "reads 12"),
     "no mean": ("preprocessor_config.json", ("image_mean",), None, "names no image_mean"),
-    "another model": ("config.json", ("model_type",), "siglip", "'siglip', expected 'clip'"),
+    "another model": ("config.json", ("model_type",), "siglip", "'siglip', expected 'clip'; choose a CLIP"),
     "weights that are not there": ("config.json", ("text_config", "num_hidden_layers"), 3, "lacks 16 weights"),
 }
 

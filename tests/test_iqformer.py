@@ -1,9 +1,14 @@
 """The IQ-Former from any BERT: what it takes over, what it says of it, one query, half-precision states."""
 
+import io
+import logging
+import shutil
+
 import checkpoints
 import pytest
 import torch
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from vikdf import place
 from vikdf.model.iqformer import FusionBlock, IQFormer
@@ -53,6 +58,24 @@ def test_all_that_bert_has_is_taken_over_and_both_lists_are_told(bert):
     assert f"{16 * layers + 2} tensors taken over from BERT: norm.weight" in taken
     assert f"attention.query.weight of layers {' '.join(map(str, range(layers)))}" in taken
     assert f"{10 * (layers - layers // 2) + 1} tensors initialised: queries, cross.query.weight of layers 0" in new
+
+
+def test_a_bert_without_its_pooler_is_loaded_without_a_word_of_transformers(tmp_path, backbones):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(backbones["bert"], tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    left = {name: value for name, value in weights.items() if "pooler" not in name}
+    save_file(left, folder / "model.safetensors", {"format": "pt"})
+    before, said = transformers_logging.get_verbosity(), io.StringIO()
+    handler = logging.StreamHandler(said)
+    transformers_logging.add_handler(handler)
+    try:
+        IQFormer.load(folder, queries=3, encoder_width=16)
+    finally:
+        transformers_logging.remove_handler(handler)
+    assert len(left) < len(weights) and said.getvalue() == ""
+    assert transformers_logging.get_verbosity() == before
 
 
 def test_a_saved_shape_builds_the_same_iqformer(bert):
@@ -123,7 +146,7 @@ def test_all_losses_over_frozen_parts_in_half_precision_are_near_those_in_full(b
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         half = model.losses(batch)
     assert {loss.dtype for loss in half.values()} == {torch.float32}
-    assert {name: loss.item() for name, loss in half.items()} == pytest.approx(full, rel=0.1)
+    assert {name: loss.item() for name, loss in half.items()} == pytest.approx(full, rel=0.03, abs=0.03)
     sum(half.values()).backward()
     assert all(
         p.grad.dtype == torch.float32 and p.grad.isfinite().all()

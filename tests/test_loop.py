@@ -190,6 +190,23 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_step_and_rows_and_keeps_t
     assert [path.name for path in tmp_path.iterdir()] == ["00000005"]
 
 
+def test_a_gradient_that_is_not_finite_stops_too_though_the_loss_is(tmp_path):
+    class Steep(Objective):
+        def forward(self, batch, whole):
+            share, named = super().forward(batch, whole)
+            if self.calls == 3:  # the root of 0 is 0, but its slope has no end
+                share = share + (self.trained.bias - self.trained.bias.detach()).sum().sqrt()
+            return share, named
+
+    before = weights(run(tmp_path / "two", steps=2, warmup=1.5)[0])
+    objective = Steep()
+    with pytest.raises(
+        ValueError, match="gradient is inf at step 3, rows (row \\d+, ){5}row \\d+: nothing was updated"
+    ):
+        run(tmp_path / "steep", objective)
+    assert weights(objective) == before
+
+
 def test_a_number_of_processes_that_does_not_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`processes` is 2, but 1 run: start with"):
         run(tmp_path, processes=2)

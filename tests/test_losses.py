@@ -1,15 +1,16 @@
-"""The five losses against naive loops, forward and gradient; masks; what gets gradients."""
+"""The five losses against naive loops, forward and gradient; where they start and that they learn; what gets gradients."""
 
 import math
+from statistics import mean
 
 import pytest
 import torch
+from small import CAPTIONS, REAL, TOKENS, assert_same, iamtm, lots, naive_states, random, tamim
 
-from vikdf.model.distill import IAMTM, TAMIM, TIM, uniform
+from vikdf import pretrain
+from vikdf.model.distill import TIM
 from vikdf.model.iqformer import FusionBlock
 from vikdf.model.vikdf import LOSSES, VIKDFForPretraining
-
-CAPTIONS = ["a red kettle", "the blue vase on the beach and a tree", "hello"]
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +22,6 @@ def model(backbones):
 def batch(model):
     pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     return {"pixels": pixels, "clip_tokens": model.source.clip.tokenize(CAPTIONS), "captions": CAPTIONS} | lots(0)
-
-
-def lots(seed: int) -> dict[str, list[int]]:
-    return {"lots": [seed + 1000 * row for row in range(3)]}
-
-
-def random(*shape, seed: int = 0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).requires_grad_()
-
-
-def assert_same(ours, naive, inputs):
-    """Equal losses, equal gradients of every input."""
-    torch.testing.assert_close(ours, naive, atol=2e-5, rtol=2e-5)
-    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(naive, inputs), strict=True):
-        torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("kind", ["pooled", "set"])
@@ -65,11 +51,6 @@ def test_the_temperature_stays_within_its_bounds():
     assert torch.autograd.grad(total, tim.log_scale)[0] != 0
 
 
-def tamim(**changes):
-    settings = {"pixels": 16, "patch": 4, "mask_pixels": 8, "ratio": 0.5, "leave_unchanged": 0.0}
-    return TAMIM(width=8, knowledge_width=6, heads=2, **settings | changes)
-
-
 def test_tamim_equals_a_loop_over_masked_pixels():
     part, K, H = tamim(), random(2, 3, 6), random(2, 17, 8, seed=1)
     pixels = torch.randn(2, 3, 16, 16)
@@ -86,40 +67,6 @@ def test_tamim_equals_a_loop_over_masked_pixels():
     assert_same(total / count, sum(errors) / len(errors), [H, K, *part.parameters()])
 
 
-def test_tamim_hides_whole_squares_and_nothing_else():
-    part, pixels = tamim(), torch.rand(5, 3, 16, 16) + 1
-    covered, masked = part.cover(pixels, list(range(len(pixels))))
-    zero = (covered == 0).all(dim=1)  # [B, S, S]
-    assert masked.shape == (5, 8)
-    for b in range(5):
-        squares = zero[b].view(2, 8, 2, 8).transpose(1, 2).flatten(2)  # [2, 2, 64]
-        assert torch.equal(squares.all(-1), squares.any(-1))
-        assert squares.all(-1).sum() == 2
-        hidden = {(y // 4) * 4 + x // 4 for y, x in zero[b].nonzero().tolist()}
-        assert hidden == set(masked[b].tolist())
-    assert torch.equal(covered[~zero[:, None].expand_as(covered)], pixels[~zero[:, None].expand_as(pixels)])
-
-
-def test_a_share_of_the_masked_squares_can_stay_visible_and_still_counts():
-    covered, masked = tamim(leave_unchanged=1.0).cover(torch.ones(2, 3, 16, 16), [1, 2])
-    assert covered.min() == 1
-    assert masked.shape == (2, 8)
-
-
-def test_a_mask_square_that_does_not_fit_the_patches_is_refused():
-    with pytest.raises(ValueError, match="mask_pixels is 6"):
-        tamim(mask_pixels=6)
-
-
-def iamtm(**changes):
-    settings = {"vocabulary": 11, "context": 6, "end_of_text": 10, "ratio": 0.4, "leave_unchanged": 0.0}
-    return IAMTM(width=8, knowledge_width=6, heads=2, **settings | changes)
-
-
-TOKENS = torch.tensor([[9, 1, 2, 3, 4, 10], [9, 5, 6, 10, 0, 0], [9, 7, 10, 0, 0, 0]])
-REAL = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]]).bool()
-
-
 def test_iamtm_equals_a_loop_over_masked_tokens():
     part, K, H = iamtm(), random(3, 3, 6), random(3, 6, 8, seed=1)
     _, masked = part.cover(TOKENS, REAL, [1, 2, 3])
@@ -132,31 +79,9 @@ def test_iamtm_equals_a_loop_over_masked_tokens():
     assert_same(total / count, sum(errors) / len(errors), [H, K, *part.parameters()])
 
 
-def test_iamtm_masks_words_only_and_one_at_least():
-    for seed in range(20):
-        covered, masked = iamtm(ratio=0.01).cover(TOKENS, REAL, [seed, seed + 100, seed + 200])
-        assert masked.any(1).all()
-        assert not masked[:, 0].any() and not masked[~REAL].any() and not masked[TOKENS == 10].any()
-        assert (covered[masked] == 10).all() and torch.equal(covered[~masked], TOKENS[~masked])
-
-
-def test_a_text_without_words_masks_nothing():
-    _, masked = iamtm().cover(torch.tensor([[9, 10, 0]]), torch.tensor([[True, True, False]]), [1])
-    assert not masked.any()
-
-
 def test_the_fusion_block_reads_only_knowledge():
     block, H, K = FusionBlock(8, 6, 2), torch.randn(1, 4, 8), torch.randn(1, 3, 6)
     torch.testing.assert_close(block(H, K)[:, 1:2], block(H[:, 1:2], K))
-
-
-def naive_states(llm, row, K):
-    """One unpadded row, vector by vector: last hidden states [1, L, H] and logits [1, L, V]."""
-    table, vectors, given = llm.model.get_input_embeddings(), [], iter(K)
-    for token in row:
-        vectors.append(next(given) if token < 0 else table(torch.tensor(token)))
-    made = llm.model(inputs_embeds=torch.stack(vectors)[None], output_hidden_states=True)
-    return made.hidden_states[-1], made.logits
 
 
 @pytest.mark.parametrize("target", ["attached", "detached"])
@@ -198,16 +123,26 @@ def test_one_loss_alone_equals_the_same_loss_among_all(model):
         torch.testing.assert_close(alone[name][0], together[name][0])
 
 
-def test_losses_start_near_chance(model, batch):
+def test_tim_of_knowledge_that_tells_nothing_starts_at_ln_of_the_rows():
+    tim = TIM(width=1024, kind="set", projection=4, temperature=0.07)
+    found = [
+        tim(random(3, 8, 1024, seed=seed), random(3, 8, 1024, seed=100 + seed))[0].item() / 3 for seed in range(10)
+    ]
+    assert mean(found) == pytest.approx(math.log(3), abs=0.05)
+
+
+def test_iamtm_of_new_weights_starts_near_ln_of_the_vocabulary(backbones, batch):
+    """Above it by half the variance of the logits: of 1/3, as a new linear layer behind a norm gives them."""
+    found = []
+    for seed in range(8):
+        made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=seed)
+        found += [made.losses(batch | lots(lot), ("iamtm",))["iamtm"].item() for lot in range(5)]
+    assert mean(found) == pytest.approx(math.log(made.source.clip.vocabulary) + 1 / 6, abs=0.1)
+
+
+def test_all_five_losses_start_at_once(model, batch):
     losses = model.losses(batch)
-    assert set(losses) == set(LOSSES)
-    assert abs(losses["tim"] - math.log(3)) < 0.2
-    assert abs(losses["iamtm"] - math.log(model.source.clip.vocabulary)) < 1
-
-
-def test_the_same_lots_give_the_same_losses(model, batch):
-    assert model.losses(batch | lots(3)) == model.losses(batch | lots(3))
-    assert model.losses(batch | lots(3))["tamim"] != model.losses(batch | lots(4))["tamim"]
+    assert set(losses) == set(LOSSES) and all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
 def test_cached_features_and_ids_change_nothing(model, batch):
@@ -252,41 +187,6 @@ def test_training_by_all_losses_changes_no_frozen_weight_and_every_trained_one(b
         assert torch.equal(value, before[name]) != value.requires_grad, name
 
 
-def test_the_targets_counted_before_a_step_are_those_of_the_step(model, batch):
-    assert model.counts(batch) == {name: count for name, (_, count) in model.sums(batch).items()}
-
-
-def test_a_row_is_masked_alike_in_whatever_micro_batch_it_stands(model, batch):
-    clip, alone = model.source.clip, 2
-    mask = clip.text_mask(batch["clip_tokens"])
-    tokens = batch["clip_tokens"][:, : mask.shape[1]]
-    own = clip.text_mask(tokens[alone:])
-    shorter = tokens[alone:, : own.shape[1]]  # trimmed to its own length
-    _, words = model.iamtm.cover(tokens, mask, batch["lots"])
-    assert torch.equal(words[alone:, : own.shape[1]], model.iamtm.cover(shorter, own, batch["lots"][alone:])[1])
-    _, patches = model.tamim.cover(batch["pixels"], batch["lots"])
-    assert torch.equal(patches[alone:], model.tamim.cover(batch["pixels"][alone:], batch["lots"][alone:])[1])
-
-
-def test_pictures_and_words_are_masked_independently():
-    lots = list(range(400))
-    first = [uniform(lots, salt, 1)[:, 0] for salt in (1, 2)]
-    assert torch.corrcoef(torch.stack(first))[0, 1].abs() < 0.15
-    assert abs(torch.cat(first).mean() - 0.5) < 0.05
-
-
-@pytest.mark.parametrize("source", ["other_caption", "image"])
-def test_iaci_can_read_the_picture_or_another_caption(backbones, batch, source):
-    made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, iaci_from=source)
-    batch = batch | {"others": CAPTIONS[::-1]}
-    total, count = made.sums(batch, ("iaci",))["iaci"]
-    clip, told = made.source.clip, CAPTIONS[::-1] if source == "other_caption" else CAPTIONS
-    K = made.knowledge(CAPTIONS) if source == "other_caption" else made.source.iqformer(clip.image(batch["pixels"]))
-    naive = made.iaci(made.llm, made.source.into_llm(K), made.llm.tokenize(told), batch["lots"])
-    torch.testing.assert_close(total, naive[0])
-    assert made.counts(batch, ("iaci",)) == {"iaci": count}
-
-
 def test_iakr_with_slots_gives_back_all_of_K_from_prompt_and_text(backbones, batch):
     made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, iakr_input="slots")
     K, texts, errors = random(3, 3, 32), made.llm.tokenize(CAPTIONS), []
@@ -298,30 +198,6 @@ def test_iakr_with_slots_gives_back_all_of_K_from_prompt_and_text(backbones, bat
     assert_same(total / count, torch.cat(errors).mean(), [K, made.iakr.slots, made.iakr.back.weight])
 
 
-# iaci only so far: a random language model that stays as it is can hardly be made to say a text
-@pytest.mark.parametrize(
-    ("name", "share"), [("tim", 0.1), ("tamim", 0.7), ("iamtm", 0.1), ("iaci", 0.7), ("iakr", 0.1)]
-)
-def test_each_loss_learns_one_batch_by_heart(backbones, batch, name, share):
-    made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=3)
-    optimizer, history = torch.optim.AdamW(made.trained_parameters(), lr=3e-3), []
-    for _ in range(80):
-        loss = made.losses(batch, (name,))[name]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.append(loss.item())
-    assert history[-1] < share * history[0], history[-1] / history[0]
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("tim", "mean"), ("iaci_from", "pixels"), ("iakr_target", "no"), ("iakr_input", "no")]
-)
-def test_a_choice_that_is_not_known_is_refused_with_the_known_ones(backbones, key, value):
-    with pytest.raises(ValueError, match=f"{key} is '{value}': expected '"):
-        VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, **{key: value})
-
-
 def test_tim_contrasts_in_float32_where_the_rest_runs_in_bfloat16():
     tim, K_T, K_I = TIM(width=8, kind="set", projection=4, temperature=0.01), random(4, 3, 8), random(4, 3, 8, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -329,17 +205,44 @@ def test_tim_contrasts_in_float32_where_the_rest_runs_in_bfloat16():
     assert_same(total, tim(K_T, K_I)[0], [K_T, K_I, tim.log_scale])
 
 
-def test_frozen_parts_in_bfloat16_give_nearly_the_same_losses_and_trained_ones_stay_float32(backbones, batch):
-    from vikdf import place
+def test_without_bvif_the_picture_alone_says_the_caption_and_nothing_of_iakr_is_trained(backbones, batch):
+    """The ablation's own settings: BLIP-2's vision-to-language generation, K_I before an empty prompt."""
+    made = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, iaci_from="image", iaci_prompts=[""])
+    aim, said = pretrain.objective(made, {name: 1.0 for name in LOSSES} | {"iakr": 0.0}), []
+    K = made.source.iqformer(made.source.clip.image(batch["pixels"]))
+    for b, text in enumerate(made.llm.tokenize(CAPTIONS)):
+        row = made.llm.rows([[[]]], 3)[0] + text + [made.llm.end]
+        _, logits = naive_states(made.llm, row, made.source.into_llm(K[b]))
+        said += [-torch.log_softmax(logits[0, i - 1], 0)[row[i]] for i in range(len(row) - len(text) - 1, len(row))]
+    whole = aim.counts(batch)
+    _, shares = aim(batch, whole)
+    assert whole.keys() == shares.keys() == set(LOSSES) - {"iakr"} and whole["iaci"] == len(said)
+    assert_same(shares["iaci"], sum(said) / len(said), [made.source.into_llm.weight, made.source.iqformer.queries])
+    aim(batch, whole)[0].backward()
+    assert made.source.into_llm.weight.grad.abs().sum() > 0
+    assert all(value.grad is None and not value.requires_grad for value in made.iakr.parameters())
 
-    plain = VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=4)
-    lower = place.put(VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=4), "bfloat16")
-    assert {value.dtype for value in lower.trained_parameters()} == {torch.float32}
-    assert {value.dtype for value in lower.parameters() if not value.requires_grad} == {torch.bfloat16}
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = lower.losses(batch)
-    assert all(loss.dtype == torch.float32 for loss in losses.values())
-    for name, expected in plain.losses(batch).items():
-        torch.testing.assert_close(losses[name], expected, rtol=0.03, atol=0.03)
-    sum(losses.values()).backward()
-    assert all(value.grad.isfinite().all() for value in lower.trained_parameters() if value.grad is not None)
+
+# a random language model that stays as it is can hardly be made to say a text: IACI needs more queries, and stops short of 0
+@pytest.mark.parametrize(
+    ("name", "queries", "rate", "share"),
+    [
+        ("tim", 3, 3e-3, 0.1),
+        ("tamim", 3, 1e-2, 0.2),
+        ("iamtm", 3, 3e-3, 0.1),
+        ("iaci", 16, 1e-2, 0.35),
+        ("iakr", 3, 3e-3, 0.1),
+    ],
+)
+def test_each_loss_learns_one_batch_by_heart(backbones, batch, name, queries, rate, share):
+    made = VIKDFForPretraining.build(**backbones, queries=queries, mask_pixels=12, seed=3)
+    clip = made.source.clip
+    batch = batch | {"h_image": clip.image(batch["pixels"]), "h_text": clip.states(batch["clip_tokens"])}
+    optimizer, history = torch.optim.AdamW(made.trained_parameters(), lr=rate), []
+    for _ in range(110):
+        loss = made.losses(batch, (name,))[name]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < share * history[0], history[-1] / history[0]

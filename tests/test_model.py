@@ -1,15 +1,11 @@
-"""The whole model, Responder and checkpoints: sizes, what is frozen, what knowledge changes, what is refused."""
+"""The whole model, Responder and checkpoints: what is frozen and saved, what knowledge changes, what is refused."""
 
 import json
-import shutil
 
-import checkpoints
 import pytest
 import torch
-from torch import nn
 
 from vikdf.model.backbone import LLM
-from vikdf.model.encoders import CLIP
 from vikdf.model.iqformer import IQFormer
 from vikdf.model.respond import Responder
 from vikdf.model.vikdf import KnowledgeSource, VIKDFForPretraining
@@ -19,56 +15,8 @@ RESPONSES = ["red", "it is a blue vase", "no"]
 
 
 @pytest.fixture(scope="module")
-def clip(backbones):
-    return CLIP.load(backbones["clip"])
-
-
-@pytest.fixture(scope="module")
 def model(backbones):
     return VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12)
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
-    return {family: checkpoints.write_llm(root / family, family) for family in checkpoints.FAMILIES}
-
-
-def knowing(folder, model, **settings) -> Responder:
-    llm = LLM.load(folder)
-    return Responder(llm, KnowledgeSource(model.source.clip, model.source.iqformer, llm.width), **settings)
-
-
-class Stub(nn.Module):
-    """The sizes of a frozen part, without its weights."""
-
-    def __init__(self, **sizes):
-        super().__init__()
-        self.__dict__.update(sizes)
-
-
-def count(module) -> float:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad) / 1e6
-
-
-def test_pretraining_at_paper_size_trains_159_million_parameters():
-    with torch.device("meta"):
-        iqformer = IQFormer(queries=32, encoder_width=768, width=768, layers=12, heads=12, inner=3072)
-        clip = Stub(width=768, pixels=224, patch=14, vocabulary=49408, context=77, end_of_text=49407)
-        model = VIKDFForPretraining(clip, iqformer, Stub(width=4096))
-    parts = {
-        "query tower": count(iqformer) - 32 * 768 / 1e6,
-        "text decoder": count(model.iamtm.decoder),
-        "image decoder": count(model.tamim.decoder),
-        "fusion blocks": count(model.tamim.block) + count(model.iamtm.block),
-        "projections": count(model.tim),
-        "into the LLM": count(model.source.into_llm),
-        "back": count(model.iakr),
-    }
-    counted = [99.24, 37.99, 0.45, 2 * 7.09, 0.39, 3.15, 3.15]
-    assert [round(size, 2) for size in parts.values()] == pytest.approx(counted, abs=0.011)
-    assert count(model) == pytest.approx(158.58, abs=0.01)
-    assert count(model.source) == pytest.approx(102.41, abs=0.01)
 
 
 def test_knowledge_changes_the_answer(backbones, model):
@@ -121,6 +69,8 @@ def test_a_saved_model_gives_equal_knowledge_losses_and_answers(backbones, model
     ours, theirs = (m.losses(batch) for m in (model, again))
     assert ours == theirs
     assert torch.equal(again.knowledge(captions), model.knowledge(captions))
+    answers = [Responder(m.llm, m.source).generate(CONTEXTS, max_new_tokens=4) for m in (model, again)]
+    assert answers[0] == answers[1] and all(answers[0])
 
 
 def test_a_checkpoint_holds_no_frozen_weight(model, tmp_path):
@@ -138,23 +88,6 @@ def test_the_same_seed_builds_the_same_bytes(backbones, tmp_path):
         VIKDFForPretraining.build(**backbones, queries=3, mask_pixels=12, seed=5).save(tmp_path / name)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
-
-
-@pytest.mark.parametrize("part", ["clip", "llm"])
-@pytest.mark.parametrize("fault", ["changed", "missing", "not given"])
-def test_a_frozen_part_that_is_changed_or_missing_is_refused_by_name(backbones, model, tmp_path, part, fault):
-    model.save(tmp_path / "saved")
-    given = {name: backbones[name] for name in ("clip", "llm")}
-    if fault == "changed":
-        given[part] = shutil.copytree(backbones[part], tmp_path / part)
-        weights = next(given[part].glob("*.safetensors"))
-        data = bytearray(weights.read_bytes())
-        data[-1] ^= 1
-        weights.write_bytes(data)
-    else:
-        given[part] = None if fault == "not given" else tmp_path / "nowhere"
-    with pytest.raises(ValueError, match=part):
-        VIKDFForPretraining.load(tmp_path / "saved", **given)
 
 
 def test_a_checkpoint_of_the_other_kind_is_refused(backbones, model, tmp_path):

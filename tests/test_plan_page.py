@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
+# query tower, its cross-attention, queries, into the LLM; TIM; TAMIM's and IAMTM's block and decoder; back from the LLM
+PARTS = [85.06, 14.18, 0.02, 3.15, 0.39, 7.09, 0.45, 7.09, 37.99, 3.15]
+
+
 def paper() -> dict:
     return params.load(ROOT / "presets/paper.yaml")
 
@@ -32,6 +36,7 @@ def test_the_paper_preset_trains_159_million_parameters_and_fine_tunes_102(tmp_p
     model = outlines.pretraining()
     assert outline.trained(model) / 1e6 == pytest.approx(159, abs=0.5)
     assert (millions(outline.trained(model)), millions(outline.trained(model.source))) == (158.58, 102.41)
+    assert [millions(count) for _, count, _ in outline.parts(model)] == PARTS
     assert outline.trained(
         outlines.system({"pretrain": "vikdf", "iqformer": "tuned", "lora": False})
     ) == outline.trained(model.source)
@@ -84,6 +89,20 @@ def test_more_gpus_take_the_same_step_in_less_time(capsys):
         last = re.search(rf"^{processes} x h100 .*?([\d.,]+) h +[\d.,]+ h$", capsys.readouterr().out, flags=re.M)
         hours.append(float(last.group(1).replace(",", "")))
     assert hours[0] == pytest.approx(4 * hours[1], rel=0.01)
+
+
+def test_the_hours_of_fine_tuning_are_those_of_its_own_processes(tmp_path, capsys):
+    """Half the processes, each twice as often, take the same step: fine-tuning takes twice the time, pretraining the same."""
+    values, hours = paper(), []
+    for processes, accumulate in ((4, 4), (2, 8), (1, 16)):
+        values["finetune"]["training"] |= {"processes": processes, "accumulate": accumulate}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+        cli.main(["plan", str(tmp_path / "params.yaml"), "--gpu", "rtx3090", "--backbones", "nowhere"])
+        found = re.search(r"^4 x rtx3090 .*?([\d.,]+) h +([\d.,]+) h$", capsys.readouterr().out, flags=re.M).groups()
+        hours.append([float(number.replace(",", "")) for number in found])
+    once, whole = zip(*hours, strict=True)
+    assert len(set(once)) == 1 and whole[0] > once[0]
+    assert whole[1] > whole[0] and whole[2] - whole[1] == pytest.approx(2 * (whole[1] - whole[0]), rel=0.01)
 
 
 def fails(words: list[str], capsys) -> str:
@@ -198,7 +217,7 @@ def test_the_hours_are_flops_by_peak_and_utilisation(capsys):
     assert hours == pytest.approx(12.8e6 * (read + seen + rest) / (4 * 989.5e12 * 0.4) / 3600, rel=0.01)
 
 
-def test_the_weights_of_the_papers_models_take_two_bytes_and_what_is_trained_eighteen(tmp_path):
+def test_the_weights_of_the_papers_models_take_two_bytes_and_what_is_trained_twenty_two(tmp_path):
     values = paper()
     model = outline.Outlines(values, tmp_path).pretraining()
     taken = room.memory(model, values["pretrain"]["training"], {})

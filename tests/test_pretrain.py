@@ -166,10 +166,14 @@ def test_what_the_iqformer_took_over_is_printed_kept_and_tracked(shards, backbon
     assert "iqformer.json" in journal.read_text()
 
 
-def test_a_weight_of_zero_leaves_the_loss_and_its_parts_out(shards, backbones, tmp_path):
-    made = run(shards, backbones, tmp_path, weights=WEIGHTS | {"iamtm": 0}, training=TRAINING | {"steps": 1})
-    assert "iamtm" not in (made / "curves.jsonl").read_text()
-    assert not [name for name in files.read_json(made / "tuned.json") if name.startswith("iamtm")]
+@pytest.mark.parametrize("name", pretrain.LOSSES)
+def test_a_weight_of_zero_leaves_the_loss_and_its_parts_out(shards, backbones, tmp_path, name):
+    made = run(shards, backbones, tmp_path, weights=WEIGHTS | {name: 0}, training=TRAINING | {"steps": 1})
+    assert f'"{name}"' not in (made / "curves.jsonl").read_text()
+    assert not [part for part in files.read_json(made / "tuned.json") if part.startswith(f"{name}.")]
+    found = files.read_json(made / "metrics.json")
+    assert (found["masked_error"] is None) == (name == "tamim")  # a decoder that was not trained tells nothing
+    assert (found["text_to_image_recall_at_1"] is None) == (name == "tim")
 
 
 def test_shuffled_pairs_have_no_fixed_point_among_the_trained_ones(shards):

@@ -1,6 +1,7 @@
 """A step over several micro-batches and processes is the step over the whole batch: loss and every gradient."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ STEPS = {  # name -> (losses, processes, micro_batch, accumulate, more)
     "lora 2x4": (["nll"], 2, 4, 1, LORA),
     "slots 1x8": (["iakr"], 1, 8, 1, SLOTS),
     "slots 2x4": (["iakr"], 2, 4, 1, SLOTS),
+    "hurt 2x2x2": (FOUR, 2, 2, 2, {"settings": {"hurt": 5}}),
 }
 
 
@@ -87,6 +89,13 @@ def test_a_step_in_parts_is_the_step_over_the_whole_batch(folder, parts, whole):
         torch.testing.assert_close(
             gradients[name], value, atol=2e-6, rtol=2e-4, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+def test_every_process_names_the_rows_where_a_loss_of_one_of_them_is_not_finite(folder):
+    said = [(folder / f"hurt 2x2x2-{rank}.txt").read_text() for rank in range(2)]
+    named = re.search("tamim is nan at step 1, rows (row [0-9]), (row [0-9]): nothing was updated", said[0])
+    assert said[0] == said[1] and "row 5" in named.groups()  # the micro-batch with that row, of whichever process
+    assert not (folder / "hurt 2x2x2.json").exists()
 
 
 def test_two_processes_with_loader_workers_that_are_stopped_go_on_bit_for_bit(folder):

@@ -165,16 +165,19 @@ def commands(place: Path, *words: str) -> dict[str, list[str]]:
     return found
 
 
-def test_several_processes_are_started_by_torchrun_and_take_as_many_threads_and_gpus(tmp_path):
+@pytest.mark.parametrize(("stage", "other"), [("pretrain", "finetune"), ("finetune", "pretrain")])
+def test_several_processes_are_started_by_torchrun_and_take_as_many_threads_and_gpus(tmp_path, stage, other):
     place = copied(tmp_path / "tree", "tiny")
     alone = commands(place)
     assert all(" torch.distributed" not in said for said in alone["vikdf.pretrain"] + alone["vikdf.finetune"])
-    replace("\n    processes: 1", "\n    processes: 2")(place / "params.yaml")
+    path = place / "params.yaml"
+    before, own = path.read_text().split(f"\n{stage}:\n")
+    path.write_text(f"{before}\n{stage}:\n" + own.replace("\n    processes: 1", "\n    processes: 2", 1))
     several = commands(place)
-    begins = "python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m vikdf.pretrain "
-    assert [said for said in several["vikdf.pretrain"] if not said.startswith(begins)] == []
-    assert several["vikdf.finetune"] == alone["vikdf.finetune"]
-    job = snakemake(place, "--dry-run").stdout.split("rule pretrain:")[1].split("rule ")[0]
+    begins = f"python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m vikdf.{stage} "
+    assert [said for said in several[f"vikdf.{stage}"] if not said.startswith(begins)] == []
+    assert several[f"vikdf.{other}"] == alone[f"vikdf.{other}"]
+    job = snakemake(place, "--dry-run").stdout.split(f"rule {stage}:")[1].split("rule ")[0]
     assert "threads: 2" in job and "gpu=2" in job
 
 

@@ -28,6 +28,14 @@ examples
   vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf draw results/finetune/vikdf-zero-s1 "what colour is the kettle?" --output kettle.png
 """
+PLAN = """
+Read the page from its end: whether each stage fits into the GPU, then the hours; the memory's parts, above, say what to change.
+A smaller --micro-batch takes less memory, and more --processes less time: a step keeps its rows, in more or fewer micro-batches.
+
+examples
+  vikdf plan presets/paper.yaml --gpu rtx4090 --micro-batch 4
+  vikdf plan presets/paper.yaml --processes 8 --gpu h100 --utilisation 0.35
+"""
 REPLY = """
 Every TEXT is one turn; the last one is answered. Without TEXT it is a small chat: each line you type is your turn, an empty
 line begins a new dialogue, Ctrl-D ends.
@@ -44,7 +52,7 @@ The language model is shown the knowledge vectors K of the dialogue and an instr
 what it says, it has read in K.
 
 examples
-  vikdf textualize results/pretrain/vikdf-s1 "what colour is the kettle?"
+  vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf textualize results/finetune/vikdf-zero-s1 "hello" "i bought a kettle"
 """
 DRAW = """
@@ -250,28 +258,27 @@ def _add_use(commands) -> None:
 
 
 def _plan_flags(one: argparse.ArgumentParser) -> None:
-    one.description += ". Nothing is fetched and nothing held in memory: works for any size on any machine."
-    one.add_argument(
-        "paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help="else params.yaml"
-    )
-    one.add_argument(
-        "--backbones", type=Path, default=Path("data/backbones"), metavar="FOLDER", help="made ones, if any are"
-    )
+    one.description += ".\nNothing is fetched and nothing held in memory: works for any size on any machine."
+    one.epilog, one.formatter_class = PLAN, argparse.RawDescriptionHelpFormatter
+    said = "params file (default: params.yaml)"
+    one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help=said)
+    said = "folder of backbones already made; their own config counts (default: %(default)s)"
+    one.add_argument("--backbones", type=Path, default=Path("data/backbones"), metavar="FOLDER", help=said)
     one.add_argument(
         "--gpu", default="", metavar="NAME", help="such as rtx4090, a100-80 or h100; else all that are known"
     )
     for name, kind, value, meaning in (
         ("utilisation", float, 0.4, "share of the GPU's peak that the run reaches"),
-        ("micro-batch", int, 0, "rows at once in a process (0: the file's)"),
-        ("processes", int, 0, "GPUs, one process each (0: the file's); a step keeps its rows"),
-        ("rows", int, 0, "pictures in all (0: what data/README.md expects of the corpora)"),
+        ("micro-batch", int, 0, "rows at once in a process (default: the file's)"),
+        ("processes", int, 0, "GPUs, one process each; a step keeps its rows (default: the file's)"),
+        ("rows", int, 0, "pictures in all (default: what data/README.md expects of the corpora)"),
         ("picture-bytes", int, 150_000, "of one picture: COCO's mean"),
         ("prompt", int, 12, "tokens of the prompts of IACI and IAKR"),
         ("template", int, 8, "tokens that the LLM's chat template puts around one question"),
         ("context", int, 40, "tokens of a dialogue's turns"),
         ("response", int, 16, "tokens of a response"),
     ):
-        said = f"{meaning} (default: %(default)s)"
+        said = f"{meaning} (default: %(default)s)" if value else meaning
         one.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=said)
     said = "tokens of captions: the shortest and the longest (default: 12 20)"
     one.add_argument("--caption", type=int, nargs=2, default=[12, 20], metavar=("MIN", "MAX"), help=said)

@@ -151,9 +151,9 @@ def finetune(
     fraction: zero (tuned on Reddit), or full | quarter | eighth (tuned further on that part of Image-Chat)
     seed: of new weights and the data order
     entry: the system's entry in params.yaml
-    lora: {rank, alpha} where the entry has LoRA
-    steps: {reddit, image_chat: steps of the loop}
-    training: the loop's other numbers (vikdf.loop.Numbers)
+    lora: {rank, alpha} where the entry has LoRA, as `finetune.lora` in params.yaml
+    steps: {reddit, image_chat: steps of the loop}, as `finetune.steps` in params.yaml
+    training: the loop's other numbers, as `finetune.training` in params.yaml (vikdf.loop.Numbers)
     """
     begun, path = (start[0] if start else None), dialogues / f"{task_of(fraction)}.parquet"
     entry = {name: value for name, value in entry.items() if name != "fractions"}

@@ -87,6 +87,22 @@ def loader(entry: dict, system: str, tuned: Path | None, backbones: Path, precis
     return load
 
 
+def table(work, load, paths: dict[str, Path], wanted: dict[str, str], product: Path | None, params: dict) -> list[dict]:
+    """The rows of RESPONSES; wanted: task -> what table 1 calls the data that the system was tuned on."""
+    from vikdf import place
+
+    rows = [row for path in paths.values() for row in asked(path)]
+    with place.autocast(params["precision"]):
+        made = answer_all(work, load, rows, params["decoding"], params["batch"])
+    count = sum(files.read_json(product / "tuned.json").values()) if product else 0
+    same = {"system": params["system"], "images": IMAGES, "seed": params["seed"], "tuned_params": count}
+    return [
+        {"id": row["id"], "task": row["task"], "data": wanted[row["task"]], "context": row["context"]}
+        | {"reference": row["response"], "probe": row["probe"], **same, **values}
+        for row, values in zip(rows, made, strict=True)
+    ]
+
+
 def generate(
     *,
     tuned: list[Path],
@@ -133,20 +149,10 @@ def generate(
     inputs = paths | ({"tuned": product} if product else {"llm": backbones / entry["llm"]})
     with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
         if not work.finished:
-            from vikdf import place
-
-            rows = [row for path in paths.values() for row in asked(path)]
-            with place.autocast(precision):
-                made = answer_all(work, loader(entry, system, product, backbones, precision), rows, decoding, batch)
-            count = sum(files.read_json(product / "tuned.json").values()) if product else 0
-            same = {"system": system, "images": IMAGES, "seed": seed, "tuned_params": count}
-            table = [
-                {"id": row["id"], "task": row["task"], "data": wanted[row["task"]], "context": row["context"]}
-                | {"reference": row["response"], "probe": row["probe"], **same, **values}
-                for row, values in zip(rows, made, strict=True)
-            ]
+            load = loader(entry, system, product, backbones, precision)
+            made = table(work, load, paths, wanted, product, params)
             with work.finish() as aside:
-                schemas.write(table, aside / "responses.parquet", schemas.RESPONSES)
+                schemas.write(made, aside / "responses.parquet", schemas.RESPONSES)
         work.export(output, "responses.parquet")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from torch import nn
 from tqdm import tqdm
 
@@ -131,8 +131,8 @@ def _step(accelerator, objective, model, optimizer, trained: dict, parts: list, 
     losses = dict(zip(named, losses, strict=True))
     norm = accelerator.clip_grad_norm_(list(trained.values()), numbers.clip_norm)
     for name, value in {**losses, "gradient": norm.item()}.items():
-        if not math.isfinite(value):
-            raise ValueError(_not_finite(name, value, step, parts, shares))
+        if not math.isfinite(value):  # in all processes alike: both are sums over them
+            raise ValueError(_not_finite(name, value, step, _suspects(name, parts, shares)))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return losses
@@ -147,12 +147,17 @@ def _whole(accelerator, counts: list[dict[str, int]]) -> dict[str, float]:
     return {name: max(value, 1) for name, value in zip(names, sums, strict=True)}
 
 
-def _not_finite(name: str, value: float, step: int, parts: list, shares: list[torch.Tensor]) -> str:
+def _suspects(name: str, parts: list, shares: list[torch.Tensor]) -> list[str]:
+    """Keys of the rows in which to look, of all processes: those of a micro-batch whose losses are not all finite, else all."""
+    broken = [part for part, share in zip(parts, shares, strict=True) if not share.isfinite().all()]
+    keys = [key for part in (parts if name == "gradient" else broken) for key in part.get("keys", [])]
+    return gather_object(keys)
+
+
+def _not_finite(name: str, value: float, step: int, keys: list[str]) -> str:
     """The sentence for a loss or gradient that is no number any more: which, when, and in which rows to look."""
-    suspects = [part for part, share in zip(parts, shares, strict=True) if not share.isfinite().all()]
-    keys = [key for part in (parts if name == "gradient" else suspects) for key in part.get("keys", [])]
     shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-    shown = shown or "without keys, or of another process"
+    shown = shown or "without keys"
     return (
         f"{name} is {value} at step {step + 1}, rows {shown}: nothing was updated, the checkpoint before "
         "stays. Look at these rows; if they are sound, lower learning_rate or clip_norm"

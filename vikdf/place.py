@@ -65,6 +65,8 @@ def shard(llm: nn.Module) -> None:
     mesh = init_device_mesh(place.device.type, (place.num_processes,))
     layers = [part for part in llm.modules() if type(part).__name__ in (llm._no_split_modules or ())]
     if not layers:
-        raise ValueError(f"`shard_llm` is true, but {type(llm).__name__} does not name its layers: it cannot be spread")
+        raise ValueError(
+            f"`shard_llm` is true, but {type(llm).__name__} does not name its layers: it cannot be spread; set shard_llm to false"
+        )
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)  # else a layer would stay whole until its backward

@@ -117,6 +117,7 @@ class Run:
     times: int
     samples: float
     work: float  # FLOPs of one run
+    processes: int  # that share it, one a GPU
     product: int  # numbers in what it leaves
 
 
@@ -135,7 +136,7 @@ def runs(values: dict, model: VIKDFForPretraining, tuned: dict[str, Responder], 
         read = cost.read(model.source.clip, options.lengths.caption + 2) * values["caption"]["keep"]
         once += (cost.see(model.source.clip) + read).total * pictures(values, options.rows)
     times = sum(step != 0 for step in steps) * len(values["seeds"])
-    made = [Run("pretraining", times, samples, once, saved(model))]
+    made = [Run("pretraining", times, samples, once, training["processes"], saved(model))]
     drawer = size(model.tamim)  # which a fine-tuned model keeps
     for name, responder in tuned.items():
         product = saved(responder) + (drawer if responder.source is not None else 0)
@@ -153,7 +154,8 @@ def tunings(name: str, entry: dict, responder: Responder, product: int, values: 
         samples, checks = steps * training["rows"], -(-steps // training["validate_every"])
         spent = samples * whole + checks * valid(values, task) * forward
         if count:
-            made.append(Run(f"{name}, {task}", count * len(values["seeds"]), samples, spent, product))
+            times = count * len(values["seeds"])
+            made.append(Run(f"{name}, {task}", times, samples, spent, training["processes"], product))
     return made
 
 
@@ -196,14 +198,14 @@ def hours(values: dict, found: list[Run], stages: dict[str, Room], options: Opti
     training, rows = values["pretrain"]["training"], []
     graph = sum(count for name, count in stages["pretrain"].taken.items() if name.startswith(KEPT))
     fixed, each = stages["pretrain"].whole - graph, graph / training["micro_batch"]
-    whole = sum(run.work * run.times for run in found)
+    once, whole = found[0].work / found[0].processes, sum(run.work * run.times / run.processes for run in found)
     for gpu in gpus(options.gpu):
         space = gpu.memory * GIB * (1 - SPARE)
-        pace = gpu.tflops * 1e12 * options.utilisation * training["processes"]  # FLOP a second
+        pace = gpu.tflops * 1e12 * options.utilisation  # FLOP a second of one GPU
         fits = ["yes" if part.whole <= space else "no" for part in stages.values()]
         most = f"{max(0, int((space - fixed) // each)):,}"
         rows.append([f"{training['processes']} x {gpu.name}", f"{gpu.memory} GiB", f"{gpu.tflops:g} T", *fits, most])
-        rows[-1] += [time_of(found[0].work / pace), time_of(whole / pace)]
+        rows[-1] += [time_of(once / pace), time_of(whole / pace)]
     titles = [
         "memory",
         "bf16 FLOP/s",

@@ -183,7 +183,7 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
         run["data"] = {"pictures": len(rows), "held_back": len(held), "sha256 of the shards": work.inputs["shards"]}
         with work.finish() as product:
             write(product, model, at, found, tuned, run)
-        journal.log(at.step, found)
+        journal.log(at.step, {name: value for name, value in found.items() if value is not None})
 
 
 def pretrain(
@@ -218,9 +218,9 @@ def pretrain(
     shuffle_pairs: true gives every picture the captions of another one (a control)
     cache_features: true keeps pictures and what CLIP makes of them in memory (small sets)
     held_back: pairs kept apart for the scores
-    weights: {tim, tamim, iamtm, iaci, iakr: weight of the loss}; 0 leaves it out
-    model: settings of the model (vikdf.model.vikdf.VIKDFForPretraining)
-    training: numbers of the loop (vikdf.loop.Numbers)
+    weights: {tim, tamim, iamtm, iaci, iakr: weight of the loss}, as `pretrain.weights` in params.yaml; 0 leaves it out
+    model: settings of the model, as `pretrain.model` in params.yaml (vikdf.model.vikdf.VIKDFForPretraining)
+    training: numbers of the loop, as `pretrain.training` in params.yaml (vikdf.loop.Numbers)
     """
     folders = {"clip": backbones / clip, "bert": backbones / bert, "llm": backbones / llm}
     settings = {"shuffle_pairs": shuffle_pairs, "cache_features": cache_features, "held_back": held_back}

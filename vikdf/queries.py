@@ -21,7 +21,7 @@ LOOKS = [("#1b7837", "o"), ("#762a83", "s")]  # of a panel's two lines: told apa
 
 
 def queries(*, scores: list[Path], output: Path, state_root: Path, seeds: list, figure7: dict) -> None:
-    """Makes Figure 7.
+    """Figure 7: BLEU-1, ROUGE-L, PPL and the probe at zero data, by the number of queries and what they tune.
 
     scores: SCORES tables of the points at zero data
     output: folder of figure7.csv and figure7.svg

@@ -89,7 +89,8 @@ class VIKDF(Responder):
         K = self.knowledge(dialogue)[None]  # [1, n, D]
         if self.tamim is None:
             raise ValueError(
-                f"{self.name} cannot draw: it was distilled without TAMIM, or not at all, so no decoder was trained"
+                f"{self.name} cannot draw: it was distilled without TAMIM, or not at all, so no decoder was trained; "
+                "use one with `weights.tamim` above 0"
             )
         clip = self.source.clip
         masked = K.new_zeros(1, 3, clip.pixels, clip.pixels)  # a masked pixel is 0 after normalisation

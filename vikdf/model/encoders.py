@@ -63,22 +63,28 @@ class OpenClip:
     def _check_config(folder: Path) -> None:
         """What open_clip would fill in or make up, with a warning at most."""
         config = files.read_json(folder / "open_clip_config.json")
+        model = config.get("model_cfg") if isinstance(config, dict) else None
+        if not isinstance(model, dict) or not isinstance(model.get("vision_cfg"), dict):
+            raise ValueError(
+                f"{folder}/open_clip_config.json describes no model: expected model_cfg with a vision_cfg in it; copy the "
+                "file from where the checkpoint comes from"
+            )
         prepared = config.get("preprocess_cfg") or {}
         if lost := [name for name in ("mean", "std") if name not in prepared]:
             raise ValueError(
                 f"{folder}/open_clip_config.json does not say how pictures are prepared: expected preprocess_cfg with "
                 f"mean and std, found no {' and no '.join(lost)}; copy them from where the checkpoint comes from"
             )
-        side, own = prepared.get("size"), config["model_cfg"]["vision_cfg"].get("image_size", 224)
+        side, own = prepared.get("size"), model["vision_cfg"].get("image_size", 224)
         if side is not None and _square(side) != _square(own):
             raise ValueError(
                 f"{folder}/open_clip_config.json prepares pictures of size {side}, but its vision_cfg reads image_size "
                 f"{own}: set both to the side that the weights were trained with"
             )
-        OpenClip._check_towers(folder, config["model_cfg"])
+        OpenClip._check_towers(folder, model)
         if not (folder / OPEN_CLIP_WEIGHTS).exists():
             raise ValueError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}: copy the weights there, as safetensors")
-        OpenClip._check_activation(folder, config["model_cfg"].get("quick_gelu", False))
+        OpenClip._check_activation(folder, model.get("quick_gelu", False))
 
     @staticmethod
     def _check_towers(folder: Path, model: dict) -> None:
@@ -149,7 +155,9 @@ class TransformersClip:
 
         config = pretrained.read(AutoConfig, folder)
         if config.model_type != "clip":
-            raise ValueError(f"{folder} holds a model of type {config.model_type!r}, expected 'clip'")
+            raise ValueError(
+                f"{folder} holds a model of type {config.model_type!r}, expected 'clip'; choose a CLIP folder"
+            )
         _one_activation(folder)
         path = folder / "preprocessor_config.json"
         prepared = files.read_json(path) if path.exists() else {}

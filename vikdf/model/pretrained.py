@@ -29,6 +29,19 @@ def refused(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder} cannot be read, and code of its own is never run: {told}") from None
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of what the folder lacks: here that is an error, or BERT's pooler, which nothing reads."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def weights(kind, folder: Path, dtype: torch.dtype | None = None) -> tuple:
     """The model, and the names of its weights that the folder lacks; dtype None keeps the one that they were saved in."""
     from safetensors import SafetensorError
@@ -38,7 +51,8 @@ def weights(kind, folder: Path, dtype: torch.dtype | None = None) -> tuple:
     if not any(Path(folder).glob("*.safetensors")):
         raise ValueError(f"{folder} holds no *.safetensors: save the weights so (pickle files are not loaded)")
     try:
-        model, found = read(kind, folder, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True)
+        with _quiet():
+            model, found = read(kind, folder, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True)
     except (RuntimeError, OSError, SafetensorError) as error:  # weights of another shape, name or kind, or damaged
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {folder} do not fit its config.json: {told}") from None

@@ -54,7 +54,7 @@ class Responder(nn.Module):
             if source.into_llm.out_features != llm.width:
                 raise ValueError(
                     f"the knowledge source gives vectors of {source.into_llm.out_features}, the LLM in {llm.folder} "
-                    f"reads {llm.width}: it was trained for another LLM"
+                    f"reads {llm.width}: it was trained for another LLM; give llm=FOLDER of that one"
                 )
             source.iqformer.requires_grad_(tune_iqformer)
         if lora_rank:
