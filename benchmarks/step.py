@@ -2,7 +2,7 @@
 
 Both run on the same weights. Before anything is timed, all losses and all gradients of both are compared. FLOPs are torch's own
 count of the forward and backward pass, attention's products included: they depend on nothing else that runs. CPU seconds do.
-Run: python -m benchmarks.step [--rounds 5] [--ablate true]; --ablate also runs ours with each of its tricks switched off, alone.
+Run: python -m benchmarks.step [--rounds 9] [--ablate true]; --ablate also runs ours with each of its tricks switched off, alone.
 A line a form: its FLOPs and CPU seconds, each also as a multiple of ours; the last line gives plain / ours at the tiny shapes.
 """
 
@@ -177,7 +177,7 @@ def measure(name: str, shape: dict, captions: list[str], rounds: int, ablate: bo
     return ours, costs["plain"]
 
 
-def main(*, rounds: int = 5, ablate: bool = False) -> None:
+def main(*, rounds: int = 9, ablate: bool = False) -> None:
     """Measures one pretraining step against the plain one, at the demo's shapes and at tiny ones.
 
     rounds: repetitions; the medians count
