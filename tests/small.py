@@ -13,6 +13,11 @@ def lots(seed: int) -> dict[str, list[int]]:
     return {"lots": [seed + 1000 * row for row in range(3)]}
 
 
+def batch_of(model) -> dict:
+    pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    return {"pixels": pixels, "clip_tokens": model.source.clip.tokenize(CAPTIONS), "captions": CAPTIONS} | lots(0)
+
+
 def random(*shape, seed: int = 0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).requires_grad_()
 

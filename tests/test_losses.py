@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 import torch
-from small import CAPTIONS, REAL, TOKENS, assert_same, iamtm, lots, naive_states, random, tamim
+from small import CAPTIONS, REAL, TOKENS, assert_same, batch_of, iamtm, lots, naive_states, random, tamim
 
 from vikdf import pretrain
 from vikdf.model.distill import TIM
@@ -20,8 +20,7 @@ def model(backbones):
 
 @pytest.fixture
 def batch(model):
-    pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
-    return {"pixels": pixels, "clip_tokens": model.source.clip.tokenize(CAPTIONS), "captions": CAPTIONS} | lots(0)
+    return batch_of(model)
 
 
 @pytest.mark.parametrize("kind", ["pooled", "set"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import CAPTIONS, REAL, TOKENS, iamtm, lots, tamim
+from small import CAPTIONS, REAL, TOKENS, batch_of, iamtm, lots, tamim
 
 from vikdf.model.distill import uniform
 from vikdf.model.vikdf import VIKDFForPretraining
@@ -15,8 +15,7 @@ def model(backbones):
 
 @pytest.fixture
 def batch(model):
-    pixels = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
-    return {"pixels": pixels, "clip_tokens": model.source.clip.tokenize(CAPTIONS), "captions": CAPTIONS} | lots(0)
+    return batch_of(model)
 
 
 def test_tamim_hides_whole_squares_and_nothing_else():

@@ -5,14 +5,13 @@ Heavy libraries are imported by the command that needs them, so that --help answ
 """
 
 import argparse
-import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import files
+from vikdf import files, use
 
 EXAMPLES = """
 examples
@@ -35,33 +34,6 @@ A smaller --micro-batch takes less memory, and more --processes less time: a ste
 examples
   vikdf plan presets/paper.yaml --gpu rtx4090 --micro-batch 4
   vikdf plan presets/paper.yaml --processes 8 --gpu h100 --utilisation 0.35
-"""
-REPLY = """
-Every TEXT is one turn; the last one is answered. Without TEXT it is a small chat: each line you type is your turn, an empty
-line begins a new dialogue, Ctrl-D ends.
-
-examples
-  vikdf reply results/finetune/vikdf-zero-s1 "what colour is the kettle?"
-  vikdf reply results/finetune/vikdf-zero-s1 "i bought a kettle ." "how nice !" "guess its colour"
-  vikdf reply results/finetune/vikdf-zero-s1                          a chat
-  vikdf reply results/finetune/vikdf-zero-s1 < turns.txt              the same from a file
-  vikdf reply /models/vikdf --backbones /models "hello"               CLIP and the LLM lie in /models
-"""
-TEXTUALIZE = """
-The language model is shown the knowledge vectors K of the dialogue and an instruction, and no word of the dialogue itself:
-what it says, it has read in K.
-
-examples
-  vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
-  vikdf textualize results/finetune/vikdf-zero-s1 "hello" "i bought a kettle"
-"""
-DRAW = """
-TAMIM's decoder draws the picture that it sees in the knowledge vectors K of the dialogue, from a picture that is masked
-everywhere. The PNG is as large as the pictures that CLIP reads.
-
-examples
-  vikdf draw results/pretrain/vikdf-s1 "the kettle on the beach" --output kettle.png
-  vikdf draw results/finetune/vikdf-zero-s1 "hello" "i bought a kettle" --output kettle.png
 """
 
 
@@ -154,56 +126,6 @@ def ui(host: str, port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *server])
 
 
-def reply(path: Path, turns: list[str], backbones: Path | None) -> None:
-    model = _model(path, backbones)
-    if turns:
-        print(model.reply(turns))
-        return
-    with contextlib.suppress(KeyboardInterrupt):
-        chat(model, "> " if sys.stdin.isatty() else "")
-
-
-def chat(model, prompt: str) -> None:
-    said = []
-    for line in _lines(prompt):
-        turns = [*said, line] if line else []
-        while len(turns) > 2 and not model.fits(turns, model.decoding["max_new_tokens"]):
-            turns = turns[2:]  # the oldest exchange makes room
-        try:
-            said = [*turns, model.reply(turns)] if turns else []
-        except ValueError as error:  # a line that is too long: the dialogue goes on without it
-            print(f"vikdf: {error}", file=sys.stderr, flush=True)
-            continue
-        if said:
-            print(said[-1], flush=True)
-
-
-def _lines(prompt: str) -> Iterator[str]:
-    """The lines of the standard input as they come; iterating over it would wait for a block of them."""
-    while print(prompt, end="", flush=True) or (line := sys.stdin.readline()):
-        yield line.strip()
-
-
-def textualize(path: Path, turns: list[str], backbones: Path | None) -> None:
-    print(_model(path, backbones).textualize(turns))
-
-
-def draw(path: Path, turns: list[str], backbones: Path | None, output: Path) -> None:
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"--output is {output}: expected a name that ends in .png")
-    picture = _model(path, backbones).draw(turns)
-    with files.whole(output) as aside:
-        picture.save(aside, "PNG")
-    print(f"{output}: {picture.width} x {picture.height} pixels")
-
-
-def _model(path: Path, backbones: Path | None):
-    import vikdf
-    from vikdf import place
-
-    return vikdf.VIKDF.from_pretrained(path, backbones=backbones).to(place.process().device)
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="vikdf",
@@ -227,34 +149,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--store", default="", help="MLflow's address (default: $MLFLOW_TRACKING_URI or ./mlflow.db)")
     one = _command(commands, "ui", "open MLflow on this machine", lambda given: ui("127.0.0.1", given.port))
     one.add_argument("--port", type=int, default=5000)
-    _add_use(commands)
-    return made
-
-
-def _add_use(commands) -> None:
-    """What a person does with a trained model."""
-    meanings = {
-        "reply": ("answer a dialogue, or chat", REPLY, lambda given: reply(given.path, given.turns, given.backbones)),
-        "textualize": (
-            "put the knowledge of a dialogue into words",
-            TEXTUALIZE,
-            lambda given: textualize(given.path, given.turns, given.backbones),
-        ),
-        "draw": (
-            "draw the knowledge of a dialogue as a PNG",
-            DRAW,
-            lambda given: draw(given.path, given.turns, given.backbones, given.output),
-        ),
-    }
-    for name, (meaning, more, does) in meanings.items():
+    for name, (meaning, more, flags, does) in use.COMMANDS.items():
         one = _command(commands, name, meaning, does)
         one.epilog, one.formatter_class = more, argparse.RawDescriptionHelpFormatter
-        one.add_argument("path", type=Path, metavar="PATH", help="a folder that pretrain or finetune wrote")
-        one.add_argument("turns", nargs="*" if name == "reply" else "+", metavar="TEXT", help="a turn of the dialogue")
-        one.add_argument(
-            "--backbones", type=Path, metavar="FOLDER", help="where CLIP and the LLM lie (else looked for)"
-        )
-    one.add_argument("--output", type=Path, required=True, metavar="FILE.png", help="the picture to write")
+        flags(one)
+    return made
 
 
 def _plan_flags(one: argparse.ArgumentParser) -> None:

@@ -137,15 +137,8 @@ def generate(
     paths = {path.stem: path for path in dialogues}
     wanted = {task: data_of(task, fraction, tuned=product is not None) for task in paths}
     entry = {name: value for name, value in entry.items() if name != "fractions"}
-    params = {
-        "system": system,
-        "fraction": fraction,
-        "seed": seed,
-        "entry": entry,
-        "decoding": decoding,
-        "batch": batch,
-        "precision": precision,
-    }
+    params = {"system": system, "fraction": fraction, "seed": seed, "entry": entry}
+    params |= {"decoding": decoding, "batch": batch, "precision": precision}
     inputs = paths | ({"tuned": product} if product else {"llm": backbones / entry["llm"]})
     with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
         if not work.finished:
