@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vikdf import schemas
-from vikdf.download import Limits, address_status, examine
+from vikdf.corpora.download import Limits, address_status, examine
 from vikdf.sources import rows, sources
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared/data"

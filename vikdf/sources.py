@@ -20,8 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vikdf import files, flags, schemas
-from vikdf.download import Limits, address_status, examine
-from vikdf.fetch import FETCHED, URLS, List, Worker, answers, fetch
+from vikdf.corpora.download import Limits, address_status, examine
+from vikdf.corpora.fetch import FETCHED, URLS, List, Worker, answers, fetch
 from vikdf.state import Work, claim
 
 BATCH = 1000  # rows in memory at a time

@@ -2,7 +2,7 @@
 
 In: lists of (id, url) as parquet. Out: answers() of a list: every url in the list's order, ok or with its reason.
 
-img2dataset has no hook for what one picture needs (vikdf/download.py), so its parts are put together here, and the
+img2dataset has no hook for what one picture needs (vikdf/corpora/download.py), so its parts are put together here, and the
 workers' download function is replaced in every worker process: unlike a proxy on loopback, that sees into HTTPS too.
 All lists share one pool, so that a worker starts once. A finished shard is never fetched again; img2dataset would not
 ask again for what failed in it either, so later passes do that, over transient failures only.
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vikdf import schemas
-from vikdf.download import TRANSIENT, Examiner, Limits, download, opener
+from vikdf.corpora.download import TRANSIENT, Examiner, Limits, download, opener
 
 URLS = pa.schema([("id", pa.string()), ("url", pa.string())])
 FETCHED = pa.schema(
