@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import yaml
 from PIL import Image
 
 from vikdf import schemas
-from vikdf.filter import CAPTION_RULES, PICTURE_RULES, filter_pairs, judge_captions, look, near_again
+from vikdf.filter.__main__ import filter_pairs
+from vikdf.filter.near import look
+from vikdf.filter.rules import CAPTION_RULES, NAMES, PICTURE_RULES, _detect, first, prepared
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared/data"
@@ -39,7 +43,7 @@ def run(folder: Path, *tables: list[dict], **overrides) -> tuple[list[dict], dic
     for number, rows in enumerate(tables):
         paths.append(folder / f"{number}.parquet")
         schemas.write(rows, paths[-1], schemas.PAIRS)
-    filter_pairs(**PARAMS | overrides, pairs=paths, output=folder / "out")
+    filter_pairs(**PARAMS | overrides, pairs=paths, output=folder / "out", state=folder / "state")
     report = pl.read_parquet(folder / "out/report.parquet").to_dicts()
     kept = schemas.read(folder / "out/pairs.parquet", schemas.PAIRS).to_pylist()
     return kept, {(row["unit"], row["source"], row["reason"]): row["count"] for row in report}
@@ -62,14 +66,37 @@ DROPPED = {
 }
 
 
+def judged(captions: list[str], **overrides) -> list[str]:
+    """The rule of one caption that drops each, or ""."""
+    table = pl.DataFrame({"caption": captions}, schema={"caption": pl.String})
+    return [NAMES[number] for number in table.select(first(CAPTION_RULES, prepared(PARAMS | overrides))).to_series()]
+
+
 @pytest.mark.parametrize("rule,caption", [(rule, caption) for rule, texts in DROPPED.items() for caption in texts])
 def test_each_caption_rule_drops_what_its_name_says(rule, caption):
-    table = pl.DataFrame({"key": ["k"], "source": ["s"], "captions": [[caption]]})
-    assert judge_captions(table, PARAMS)["reason"].to_list() == [rule]
+    assert judged([caption]) == [rule]
 
 
-def test_every_rule_of_one_row_has_an_example():
-    assert DROPPED.keys() == CAPTION_RULES.keys()
+def test_every_rule_of_one_caption_has_an_example():
+    assert DROPPED.keys() | {"blocked_word"} == CAPTION_RULES.keys()
+
+
+PLAIN = {  # the costly forms of the rules, each character and word counted
+    "few_words": lambda text, p: len(re.findall(r"\S+", text)) < p["min_words"],
+    "many_words": lambda text, p: len(re.findall(r"\S+", text)) > p["max_words"],
+    "few_letters": lambda text, p: sum(map(str.isalpha, text)) < p["min_letters"] * len("".join(text.split())),
+}
+
+
+@pytest.mark.parametrize("rule", PLAIN)
+def test_a_rule_with_a_cheap_test_first_says_what_counting_says(rule):
+    rng = np.random.default_rng(0)
+    params = PARAMS | {"max_words": 6, "min_letters": 0.75}
+    letters = list("ab1!.é  \t\u00a0日")
+    texts = ["".join(rng.choice(letters, rng.integers(0, 30))) for _ in range(500)]
+    found = pl.DataFrame({"caption": texts}).select(first({rule: CAPTION_RULES[rule]}, params)).to_series() > 0
+    assert found.to_list() == [PLAIN[rule](text, params) for text in texts]
+    assert 0 < found.sum() < len(texts)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +110,83 @@ def test_published_captions_survive(file):
         captions = [annotation["caption"] for annotation in json.loads(text)["annotations"]]
     else:
         captions = [line.split("\t")[0] for line in text.splitlines()]
-    keys = [str(number) for number in range(len(captions))]
-    table = pl.DataFrame({"key": keys, "source": "s", "captions": [[caption] for caption in captions]})
-    reasons = judge_captions(table, PARAMS)["reason"]
-    assert reasons.is_not_null().mean() < 0.002, reasons.value_counts(sort=True)
+    reasons = pl.Series(judged(captions))
+    assert (reasons != "").mean() < 0.002, reasons.value_counts(sort=True)
+
+
+def blocklists(folder: Path, **lines: str) -> dict:
+    for name, text in lines.items():
+        (folder / name).write_text(text)
+    return dict.fromkeys(("words", "hosts", "pictures")) | {name: str(folder / name) for name in lines}
+
+
+def test_a_caption_with_a_blocked_word_goes_and_one_with_a_longer_word_stays(tmp_path):
+    words = blocklists(tmp_path, words="# not for us\nÉcole\nred-haired\n\nass\n")
+    captions = ["an ASS in the field", "a glass on the table", "the école of the town", "a red-haired man there"]
+    captions += ["a red haired man there", "# not for us on the wall"]
+    gone = ["blocked_word", "", "blocked_word", "blocked_word", "", ""]
+    assert judged(captions, blocklists=words) == gone
+
+
+def test_thousands_of_blocked_words_are_searched(tmp_path):
+    words = blocklists(tmp_path, words="\n".join(f"word{number}" for number in range(5000)))
+    assert judged(["this is word4999 here", "this is word50000 here"], blocklists=words) == ["blocked_word", ""]
+
+
+def test_pictures_from_a_blocked_host_and_from_those_below_it_go(tmp_path):
+    hosts = blocklists(tmp_path, hosts="example.org")
+    urls = ["https://example.org/a.jpg", "http://me@a.b.EXAMPLE.org:80/a.jpg", "https://notexample.org/example.org", ""]
+    rows = pl.DataFrame({"captions": [["a"]] * 4, "url": urls, "width": 64, "height": 64})
+    found = rows.select(first(PICTURE_RULES, prepared(PARAMS | {"blocklists": hosts}))).to_series()
+    assert [NAMES[number] for number in found] == ["blocked_host", "blocked_host", "", ""]
+
+
+def test_a_blocked_picture_goes(tmp_path):
+    pictures = blocklists(tmp_path, pictures=look(noise(1))[0].hex().upper())
+    rows = [pair(number, [f"a red thing number {number}"]) for number in range(3)]
+    kept, counts = run(tmp_path, rows, blocklists=pictures)
+    assert [row["key"] for row in kept] == ["a-000000000", "a-000000002"] and counts[
+        "picture", "a", "blocked_picture"
+    ] == 1
+
+
+@pytest.mark.parametrize(
+    "name,text,sentence",
+    [("pictures", "abc", "expected the sha256"), ("words", b"\xff\xfe", "not UTF-8"), ("hosts", None, "is missing")],
+)
+def test_a_wrong_blocklist_is_named(tmp_path, name, text, sentence):
+    path = tmp_path / "list.txt"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=f"list.txt .*{sentence}"):
+        prepared(PARAMS | {"blocklists": PARAMS["blocklists"] | {name: str(path)}})
+
+
+def test_a_pattern_that_is_none_is_named():
+    with pytest.raises(ValueError, match="filter.boilerplate.*'a\\(b'"):
+        prepared(PARAMS | {"boilerplate": ["fine", "a(b"]})
+
+
+DETECTOR = {"name": "py3langid", "languages": ["en"], "sure": 0.5}
+
+
+def test_an_installed_detector_drops_other_languages(tmp_path):
+    pytest.importorskip("py3langid", reason="the optional language detector is not installed")
+    texts = [
+        "kot siedzi pod czerwonym dachem i patrzy przed siebie",
+        "a cat sits on the red roof and looks at the birds",
+    ]
+    rows = [pair(number, [text]) for number, text in enumerate(texts)]
+    kept, counts = run(tmp_path, rows, detector=DETECTOR)
+    assert [row["captions"] for row in kept] == [texts[1:]] and counts["caption", "a", "detected_language"] == 1
+
+
+def test_a_detector_that_is_not_there_is_named_with_its_cure(monkeypatch):
+    _detect.cache_clear()
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    with pytest.raises(ValueError, match="run `pip install py3langid`"):
+        prepared(PARAMS | {"detector": DETECTOR})
 
 
 def test_every_row_is_counted_once_under_one_reason(tmp_path):
@@ -113,15 +213,15 @@ def test_every_row_is_counted_once_under_one_reason(tmp_path):
     assert sum(pictures.values()) == len(first) + len(second)
     assert [row["key"] for row in kept] == [f"a-{n:09d}" for n in range(4)] + ["b-000000008"]
     assert "same_picture_again" in (tmp_path / "out/report.txt").read_text()
-    assert {"no_caption", "small", "narrow"} == PICTURE_RULES.keys()
+    assert {"no_caption", "blocked_host", "small", "narrow"} == PICTURE_RULES.keys()
 
 
 def test_a_picture_keeps_its_good_captions_and_the_others_are_counted(tmp_path):
-    said = ["a red dog in the garden", "IMG_1", "A red dog  in the garden", "the dog is red"]
+    said = ["a red dog in the garden", "IMG_1", '"A red dog  in the garden."', "the dog is red", "the dog is red"]
     kept, counts = run(tmp_path, [pair(0, said)])
     assert kept[0]["captions"] == [said[0], said[3]]
     captions = {reason: count for (unit, _, reason), count in counts.items() if unit == "caption"}
-    assert captions == {"kept": 2, "boilerplate": 1, "same_caption_again": 1}
+    assert captions == {"kept": 2, "boilerplate": 1, "same_words_again": 1, "same_caption_again": 1}
 
 
 def test_of_two_equal_pictures_the_one_with_a_usable_caption_stays(tmp_path):
@@ -129,42 +229,19 @@ def test_of_two_equal_pictures_the_one_with_a_usable_caption_stays(tmp_path):
     assert [row["key"] for row in kept] == ["a-000000001"]
 
 
-def test_a_text_on_too_many_pictures_goes(tmp_path):
-    rows = [pair(number, ["a view of the town"]) for number in range(4)] + [pair(9, ["a red dog here"])]
+def test_a_text_on_too_many_pictures_goes_however_it_is_spelled(tmp_path):
+    texts = ["a view of the town"] * 4 + ["A view of  the town."] + ["a red dog here"]
+    rows = [pair(number, [text]) for number, text in enumerate(texts)]
     kept, counts = run(tmp_path, rows, max_pictures_a_caption=3)
-    assert len(kept) == 1 and counts["picture", "a", "on_many_pictures"] == 4
+    assert [row["captions"] for row in kept] == [["a red dog here"]]
+    assert counts["picture", "a", "on_many_pictures"] == 4 and counts["picture", "a", "words_on_many_pictures"] == 1
 
 
-def test_near_duplicates_by_bands_equal_all_pairs_compared():
-    rng = np.random.default_rng(0)
-    values = [int(value) for value in rng.integers(0, 2**63, 150)]
-    values += [
-        value ^ (1 << int(a)) ^ (1 << int(b)) ^ (1 << int(c))
-        for value, a, b, c in zip(values, *rng.integers(0, 64, (3, 150)), strict=True)
-    ]
-    values += [value ^ 0b11111 for value in values[:20]]
-    naive, kept = [], []
-    for value in values:
-        naive.append(any((value ^ other).bit_count() <= 3 for other in kept))
-        kept += [] if naive[-1] else [value]
-    colours = pl.Series([bytes(48)] * len(values), dtype=pl.Binary)
-    assert near_again(pl.Series(values, dtype=pl.UInt64), colours, 3).to_list() == naive
-
-
-def test_a_recompressed_photograph_is_the_same_and_another_is_not():
-    folder = SHARED / "coco_tiny/train2017"
-    if not folder.exists():
-        pytest.skip(f"no real sample here: {folder}")
-    photographs = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
-    copies = []
-    for data in photographs:
-        picture, stream = Image.open(io.BytesIO(data)).convert("RGB"), io.BytesIO()
-        picture.resize((picture.width // 2, picture.height // 2)).save(stream, "JPEG", quality=60)
-        copies.append(stream.getvalue())
-    seen = [look(data) for data in photographs + copies]
-    hashes = pl.Series([each[1] for each in seen], dtype=pl.UInt64)
-    again = near_again(hashes, pl.Series([each[2] for each in seen]), PARAMS["near_picture_bits"]).to_list()
-    assert sum(again[:50]) == 0 and sum(again[50:]) >= 49
+def test_a_picture_that_cannot_be_decoded_is_counted(tmp_path):
+    rows = [pair(number, [f"a red thing number {number}"]) for number in range(4)]
+    rows[1]["image"], rows[2]["image"], rows[3]["image"] = rows[1]["image"][:90], b"", None
+    kept, counts = run(tmp_path, rows)
+    assert [row["key"] for row in kept] == ["a-000000000"] and counts["picture", "a", "unreadable"] == 3
 
 
 def test_when_nothing_is_left_the_report_says_why(tmp_path):
@@ -177,4 +254,4 @@ def test_a_damaged_table_is_named(tmp_path):
     data = (tmp_path / "x.parquet").read_bytes()
     (tmp_path / "x.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="x.parquet is damaged"):
-        filter_pairs(**PARAMS, pairs=[tmp_path / "x.parquet"], output=tmp_path / "out")
+        filter_pairs(**PARAMS, pairs=[tmp_path / "x.parquet"], output=tmp_path / "out", state=tmp_path / "state")

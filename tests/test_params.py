@@ -12,6 +12,7 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 FREE = [  # here the user names the entries: their keys may differ from preset to preset
     "sources.world",
     "sources.corpora",
+    "sources.raw",
     "dialogues.corpora",
     "backbones.models",
     "finetune.systems",

@@ -1,6 +1,7 @@
 """sources: the published forms are read row by row, the web is fetched with care, and nothing disappears."""
 
 import contextlib
+import dataclasses
 import http.server
 import io
 import json
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vikdf import schemas
-from vikdf.corpora.download import Limits, address_status, examine
+from vikdf import files, schemas
+from vikdf.corpora import failures
+from vikdf.corpora.addresses import Limits, address_status
+from vikdf.corpora.pictures import examine
 from vikdf.sources import rows, sources
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared/data"
 LIMITS = Limits(timeout=1, deadline=5, max_bytes=100_000, max_pixels=1_000_000, loopback_port=0)
 FETCH = {"timeout": 3, "deadline": 5, "max_bytes": 100_000, "max_pixels": 1_000_000}
-FETCH |= {"threads": 8, "processes": 1, "urls_per_shard": 8, "passes": 2}
+FETCH |= {"threads": 8, "processes": 1, "urls_per_shard": 8, "passes": 2, "distributor": "multiprocessing"}
+FETCH |= {"per_host": 8, "contact": "", "back_off": 0, "preflight": 0, "min_success": 0}
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (40, 30), form: str = "JPEG") -> bytes:
@@ -106,23 +110,27 @@ EXPECTED = {
     "huge": "too_many_pixels",
     "optout": "opt_out",
     "private": "refused_address",
-    "file": "http_302",
+    "file": "refused_scheme",
 }
 
 
 def test_every_row_of_a_list_ends_with_a_picture_or_a_reason(web, tmp_path):
     lines = [f"a thing called {path}\thttp://127.0.0.1:{web}/{path}" for path in EXPECTED]
     (tmp_path / "list.tsv").write_text("\n".join([*lines, "no tab here", "a file\tfile:///etc/passwd"]) + "\n")
-    corpora = {"cc3m": {"form": "cc3m", "list": str(tmp_path / "list.tsv")}}
-    run = {"corpora": corpora, "world": {"port": web}, **FETCH, "state": tmp_path / "state"}
+    corpora = {"cc3m": {"form": "cc3m", "list": str(tmp_path / "list.tsv"), "expected": 20}}
+    run = {"corpora": corpora, "raw": {}, "world": {"port": web}, **FETCH, "state": tmp_path / "state"}
     sources(**run, output=tmp_path / "out")
     table = schemas.read(tmp_path / "out/cc3m.parquet", schemas.PAIRS).to_pylist()
-    assert [row["status"] for row in table] == [*EXPECTED.values(), "bad_row", "refused_scheme"]
+    assert [row["status"] for row in table] == [*EXPECTED.values(), "wrong_columns", "refused_scheme"]
     assert [row["key"] for row in table] == [f"cc3m-{number:09d}" for number in range(16)]
     assert table[0]["image"] == picture() and (table[0]["width"], table[0]["height"]) == (40, 30)
     assert all(row["image"] is None for row in table if row["status"] != "ok")
-    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
-    assert sum(manifest["sources"]["cc3m"]["status"].values()) == manifest["sources"]["cc3m"]["rows"] == 16
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())["sources"]["cc3m"]
+    assert sum(manifest["status"].values()) == manifest["rows"] == 16 and manifest["difference"] == -4
+    assert manifest["obtained"] == 4 and manifest["bytes"] == 4 * len(picture()) and manifest["share"] == 0.25
+    assert manifest["listed_by"] == {"list.tsv": files.sha256(tmp_path / "list.tsv")}
+    reasons = schemas.read(tmp_path / "out/failures.parquet", failures.FAILURES).to_pylist()
+    assert sum(row["count"] for row in reasons) == 16
     for path, times in {"/gone": 1, "/optout": 1, "/sick": 2, "/never": 2, "/once": 2}.items():
         assert Web.asked.count(path) == times, f"{path}: only what may pass is asked again"
 
@@ -181,10 +189,15 @@ def test_a_cut_picture_is_broken(form):
     assert examine(stream.getvalue()[: len(stream.getvalue()) // 2], LIMITS.max_pixels)[0] == "broken"
 
 
-def test_coco_gives_one_row_an_image_from_folder_and_zip_alike():
+def test_coco_gives_one_row_an_image_from_folder_and_zip_alike(tmp_path):
     entry = {"form": "coco", "captions": str(sample("coco_tiny/annotations/captions_train2017.json"))}
-    table = read(entry | {"images": str(sample("coco_tiny/train2017"))})
+    folder, limits = sample("coco_tiny/train2017"), dataclasses.replace(LIMITS, max_bytes=1_000_000)
+    table = list(rows("name", entry | {"images": str(folder)}, limits))
     assert len(table) == 50 and all(row["status"] == "ok" and len(row["captions"]) >= 5 for row in table)
+    with zipfile.ZipFile(tmp_path / "train2017.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"train2017/{path.name}")
+    assert list(rows("name", entry | {"images": str(tmp_path / "train2017.zip")}, limits)) == table
 
 
 def test_coco_counts_missing_and_broken_images_and_captions_without_one(tmp_path):
@@ -209,8 +222,15 @@ def test_coco_counts_missing_and_broken_images_and_captions_without_one(tmp_path
 )
 def test_the_published_lists_are_read_whole(form, file, count):
     table = read({"form": form, "list": str(sample(file))})
-    assert len(table) == count and all(row["status"] == "" for row in table)
+    assert len(table) == count and not [row for row in table if row["status"]]  # one of CC3M's is at port 81
     assert all(row["url"].startswith("http") and not row["captions"][0].startswith("http") for row in table)
+
+
+def test_a_published_parquet_of_urls_is_read_by_the_names_of_its_columns():
+    table = read(
+        {"form": "list", "list": str(sample("img2dataset_sample/test_1000.parquet")), "url": "URL", "caption": "TEXT"}
+    )
+    assert len(table) == 1000 and {row["status"] for row in table} == {""}  # one has spaces in its path
 
 
 @pytest.mark.parametrize("form,text", [("coco", "{"), ("coco", "[]"), ("sbu", '{"image_urls": []}'), ("sbu", None)])
@@ -224,6 +244,6 @@ def test_a_wrong_file_is_named(form, text, tmp_path):
 
 
 def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
-    run = {"world": None, **FETCH, "output": tmp_path, "state": tmp_path}
+    run = {"raw": {}, "world": None, **FETCH, "output": tmp_path, "state": tmp_path}
     with pytest.raises(ValueError, match="unknown form 'laion'.*coco, cc3m, cc12m, sbu"):
         sources(corpora={"x": {"form": "laion", "list": "x"}}, **run)

@@ -83,6 +83,14 @@ def test_checkpoints_go_when_the_product_is_there(claim):
     assert not work.checkpoints.exists()
 
 
+def test_checkpoints_that_a_kill_left_beside_a_finished_product_go_when_it_is_claimed_again(claim):
+    work = finish(claim)
+    work.checkpoints.mkdir()
+    (work.checkpoints / "000001").write_text("left")
+    with claim() as again:
+        assert again.finished and not again.checkpoints.exists()
+
+
 def test_a_second_process_on_the_same_work_is_refused(claim):
     with claim(), pytest.raises(ValueError, match="is being worked on by another process"), claim():
         pass

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from vikdf import params, schemas
-from vikdf.corpora.download import examine
+from vikdf.corpora.pictures import examine
 from vikdf.world import flaws, web
 from vikdf.world.draw import draw, jpeg
 from vikdf.world.nouns import LOOKS, Scene, make_nouns, scene

@@ -24,6 +24,7 @@ FIXED = {
     "HF_HUB_OFFLINE": "1",  # only `backbones` may fetch; it lifts this for entries with a hub name
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "1",
 }

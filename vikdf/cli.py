@@ -11,15 +11,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import files, use
+from vikdf import files, use, validate
 
 EXAMPLES = """
 examples
   vikdf validate                       is params.yaml right? names the key, what was found and what is expected
   vikdf validate presets/paper.yaml    the same for another file
+  vikdf validate talks.jsonl           what is wrong in pairs or dialogues of your own, line by line, before anything runs
   vikdf plan presets/paper.yaml        what a run would train, compute and need, before it is started
   vikdf plan --gpu rtx4090 --micro-batch 8 --processes 4
   vikdf verify                         are all products there and unharmed? reads every manifest.json below data/
+  vikdf index images/                  shards of img2dataset: index them, so that they are read as ours are
   vikdf state                          what work is kept, finished or half done, and how large it is
   vikdf track replay                   send to MLflow what it missed while it was away
   vikdf ui --port 5001                 every run in the browser
@@ -37,14 +39,6 @@ examples
 """
 
 
-def validate(paths: list[Path]) -> None:
-    from vikdf import params
-
-    for path in paths:
-        params.load(path)
-        print(f"{path}: every key is known and has a value of its type")
-
-
 def plan(given: argparse.Namespace) -> None:
     from vikdf import plan as plans
     from vikdf.model.cost import Lengths
@@ -54,7 +48,7 @@ def plan(given: argparse.Namespace) -> None:
         raise ValueError(f"--caption is {shortest} {longest}: expected the shortest and the longest, such as 12 20")
     lengths = {"caption": longest, "caption_mean": (shortest + longest) / 2, "prompt": given.prompt}
     lengths |= {"template": given.template, "context": given.context, "response": given.response}
-    counts = {name: getattr(given, name) for name in ("gpu", "utilisation", "micro_batch", "processes", "rows")}
+    counts = {name: getattr(given, name) for name in ("gpu", "utilisation", "micro_batch", "processes", "rows", "disk")}
     options = plans.Options(
         **counts, picture_bytes=given.picture_bytes, backbones=given.backbones, lengths=Lengths(**lengths)
     )
@@ -72,8 +66,19 @@ def verify(folder: Path) -> None:
     print(f"{len(manifests)} manifests below {folder}: every file they name is whole")
 
 
+def index(folder: Path) -> None:
+    from vikdf import index as indexes
+
+    indexes.index(folder)
+
+
 def _harmed(manifest: Path) -> list[str]:
     said, lines, target = files.read_json(manifest), [], manifest
+    if "index.parquet" in said.get("files", {}):
+        from vikdf import shards
+
+        lines = [f"  {each}" for each in shards.harm(manifest.parent)]
+        return [*lines, f"  cure: {shards.cure(manifest.parent)}"] if lines else []
     for name, digest in sorted(_digests(said).items()):
         path = manifest.parent / name
         if not path.exists():
@@ -134,11 +139,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = made.add_subparsers(title="commands", metavar="", required=True)
-    one = _command(commands, "validate", "check params files against the schema", lambda given: validate(given.paths))
-    one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE")
+    said = "check params files, and files of pairs or dialogues line by line"
+    one = _command(commands, "validate", said, validate.run)
+    said = "params files, data files or folders (default: params.yaml)"
+    one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help=said)
+    validate.add_flags(one)
     _plan_flags(_command(commands, "plan", "parameters, FLOPs, memory, storage and hours of a params file", plan))
     one = _command(commands, "verify", "check every product against its manifest", lambda given: verify(given.folder))
     one.add_argument("folder", nargs="?", type=Path, default=Path("data"), metavar="FOLDER")
+    one = _command(commands, "index", "index a folder of tar shards of img2dataset", lambda given: index(given.folder))
+    one.add_argument("folder", type=Path, metavar="FOLDER")
     one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder))
     one.add_argument("folder", nargs="?", type=Path, default=Path("state"), metavar="FOLDER")
     track = commands.add_parser("track", help="MLflow: send what it missed").add_subparsers(metavar="", required=True)
@@ -172,6 +182,7 @@ def _plan_flags(one: argparse.ArgumentParser) -> None:
         ("processes", int, 0, "GPUs, one process each; a step keeps its rows (default: the file's)"),
         ("rows", int, 0, "pictures in all (default: what data/README.md expects of the corpora)"),
         ("picture-bytes", int, 150_000, "of one picture: COCO's mean"),
+        ("disk", float, 1.0, "gigabytes a second that the disk of the cached features reads, rows in any order"),
         ("prompt", int, 12, "tokens of the prompts of IACI and IAKR"),
         ("template", int, 8, "tokens that the LLM's chat template puts around one question"),
         ("context", int, 40, "tokens of a dialogue's turns"),

@@ -1,30 +1,34 @@
 """Reads text-only dialogues and puts them in one form.
 
-In: json files per split: Reddit Conversation, Image-Chat as ParlAI publishes it, the world's probe.
-Out: <output>/<task>.parquet (DIALOGUES, all splits) an entry, manifest.json last (rows read, kept, dropped by reason).
+In: a file a split, in a form of vikdf/corpora/talks.py: Reddit Conversation, Image-Chat as ParlAI publishes it, any table
+with turns, the world's probe. Out: <output>/<task>.parquet (DIALOGUES, all splits) an entry, and manifest.json last:
+rows read, kept and dropped by reason, turns, what cleaning changed, dialogues that stand twice or in two splits.
 Run: python -m vikdf.dialogues --seed 1 --output data/dialogues \
          --corpora '{"reddit": {"form": "reddit", "context_turns": [2, 3], "train": "train.json"}}'
 
 `position` is a row's place in a seeded order of its split, so that an eighth of the data lies inside the quarter.
-A new form is one function here and its line in FORMS.
+What stays in memory is the kept text itself and some 60 bytes a dialogue: rows go into arrow's columns as they are read.
 """
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from vikdf import files, flags, schemas
+from vikdf.corpora import talks
+from vikdf.corpora.talks import SPLITS, Bad, Talk
 
 FRACTIONS = {"full": 1, "quarter": 1 / 4, "eighth": 1 / 8, "zero": 0}
-SPLITS = ("train", "valid", "test")
-
-
-class Dropped(Exception):
-    """A row that cannot be used; its text is the reason under which it is counted."""
+READ_FIRST = ("test", "valid", "train")  # so that a dialogue of two splits is known when train is read
+DRAWN = pa.schema([column for column in schemas.DIALOGUES if column.name != "position"])
+BATCH, GROUP = 10_000, 100_000  # rows as Python objects at a time; rows of one group in a table
 
 
 def fraction(table: pa.Table, name: str) -> pa.Table:
@@ -34,118 +38,152 @@ def fraction(table: pa.Table, name: str) -> pa.Table:
     return table.filter(pc.less(table["position"], pa.scalar(FRACTIONS[name] * table.num_rows)))
 
 
-def read_reddit(row, *, context_turns: list[int]) -> tuple[list[str], str, str]:
-    """{context: [turn, ...], response}; contexts of another number of turns are dropped."""
-    context, response = _field(row, "context", list), _field(row, "response", str)
-    if len(context) not in context_turns:
-        raise Dropped(f"context_of_{len(context)}_turns" if len(context) < 10 else "context_of_10_turns_or_more")
-    return context, response, ""
+class Split:
+    """The rows of one split as they are read, and what is counted of them."""
+
+    def __init__(self, task: str, split: str, seed: int, others: dict[str, set[int]], drop_repeats: bool):
+        self.task, self.split, self.seed, self.others, self.drop_repeats = task, split, seed, others, drop_repeats
+        self.read, self.waiting, self.tables, self.lots = 0, [], [], bytearray()
+        self.dropped, self.turns, self.changed, self.doubles = Counter(), Counter(), Counter(), Counter()
+        self.styles, self.seen = Counter(), set()
+
+    def add(self, found: Talk | Bad) -> None:
+        number, self.read = self.read, self.read + 1
+        reason = str(found) if isinstance(found, Bad) else self._double(found)
+        if reason:
+            self.dropped[reason] += 1
+            return
+        self.turns[len(found.context)] += 1
+        self.styles.update(found.styles)
+        names = {"id": f"{self.task}-{self.split}-{number:07d}", "task": self.task, "split": self.split}
+        self.waiting.append(names | {"context": found.context, "response": found.response, "probe": found.probe})
+        if len(self.waiting) == BATCH:
+            self.flush()
+
+    def _double(self, talk: Talk) -> str:
+        """Notes whether the same turns were seen before; gives the reason why the rule `repeats` drops them, or nothing."""
+        key = _number([*talk.context, talk.response])
+        names = [f"also_in_{split}" for split, keys in self.others.items() if key in keys]
+        names += ["repeated"] if key in self.seen else []
+        self.doubles.update(names)
+        self.seen.add(key)
+        return names[0] if names and self.drop_repeats else ""
+
+    def flush(self) -> None:
+        self.tables.append(pa.Table.from_pylist(self.waiting, schema=DRAWN))
+        self.lots += b"".join(_lot(self.seed, row["id"]) for row in self.waiting)
+        self.waiting = []
+
+    def table(self) -> pa.Table:
+        """The rows in the file's order, each with its place in the seeded order."""
+        self.flush()
+        column = pa.array(_places(self.lots), pa.int64())
+        return pa.concat_tables(self.tables).append_column("position", column).select(schemas.DIALOGUES.names)
+
+    def counts(self) -> dict:
+        said = {"read": self.read, "kept": self.turns.total(), "dropped": dict(self.dropped)}
+        said |= {"context_turns": {str(turns): count for turns, count in sorted(self.turns.items())}}
+        said |= {"turns_cleaned": dict(self.changed), "doubles": dict(self.doubles)}
+        return said | ({"styles_left_out": len(self.styles)} if self.styles else {})
 
 
-def read_image_chat(row, *, turns: str) -> tuple[list[str], str, str]:
-    """{dialog: [[style, text], ...]}; `all`: the third turn answers the first two; `first`: the second the first."""
-    texts = [turn[1] if isinstance(turn, list) and len(turn) == 2 else None for turn in _field(row, "dialog", list)]
-    wanted = {"all": 3, "first": 2}[turns]
-    if len(texts) < wanted:
-        raise Dropped(f"dialogue_of_{len(texts)}_turns")
-    return texts[: wanted - 1], texts[wanted - 1], ""
+def _number(turns: list[str]) -> int:
+    """What tells dialogues apart, in 8 bytes: of a million, two differ in it with a chance of 1 in 30 million."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest())
 
 
-def read_probe(row) -> tuple[list[str], str, str]:
-    """{context, response, probe: {noun, held_out, attribute, value, choices, answers}}, as the world asks."""
-    facts = json.dumps(_field(row, "probe", dict), sort_keys=True, ensure_ascii=False)
-    return _field(row, "context", list), _field(row, "response", str), facts
-
-
-FORMS = {"reddit": read_reddit, "image_chat": read_image_chat, "probe": read_probe}
-
-
-def _field(row, name: str, kind: type):
-    if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-        raise Dropped("wrong_form")
-    return row[name]
-
-
-def _clean(texts: list) -> list[str]:
-    """Runs of white space become one space; nothing else is touched (control tokens are the chat template's matter)."""
-    if not all(isinstance(text, str) for text in texts):
-        raise Dropped("wrong_form")
-    cleaned = [" ".join(text.split()) for text in texts]
-    if not all(cleaned):
-        raise Dropped("empty_turn")
-    return cleaned
-
-
-def _rows(path: Path, entry: dict) -> list:
-    if not path.exists():
-        raise ValueError(f"{path} is missing: put it there (data/README.md) or change its entry in dialogues.corpora")
-    try:
-        rows = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}): expected a list of dialogues; fetch the file again"
-        ) from None
-    if not isinstance(rows, list):
-        raise ValueError(
-            f"{path} holds a {type(rows).__name__}, expected a list of dialogues in the form `{entry['form']}`"
-        )
-    return rows
-
-
-def read_split(task: str, split: str, entry: dict, seed: int) -> tuple[list[dict], Counter]:
-    """A split's rows in the file's order, with their seeded positions, and the counts of what was dropped."""
-    form = FORMS[entry["form"]]
-    options = {name: value for name, value in entry.items() if name not in ("form", *SPLITS)}
-    kept, dropped = [], Counter()
-    for number, row in enumerate(_rows(Path(entry[split]), entry)):
-        try:
-            context, response, probe = form(row, **options)
-            *context, response = _clean([*context, response])
-        except Dropped as reason:
-            dropped[str(reason)] += 1
-            continue
-        names = {"id": f"{task}-{split}-{number:07d}", "task": task, "split": split}
-        kept.append(names | {"context": context, "response": response, "probe": probe})
-    if not kept:
-        raise ValueError(f"{entry[split]} has no usable row for the form `{entry['form']}`: {_said(dropped)}")
-    for position, row in enumerate(sorted(kept, key=lambda row: _draw(seed, row["id"]))):
-        row["position"] = position
-    return kept, dropped
-
-
-def _draw(seed: int, identity: str) -> bytes:
+def _lot(seed: int, identity: str) -> bytes:
     """A row's lot: it depends on nothing but the seed and the row, not on a library's generator."""
     return hashlib.sha256(f"{seed} {identity}".encode()).digest()
 
 
-def _said(dropped: Counter) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items())) or "nothing dropped"
+def _places(lots: bytes) -> np.ndarray:
+    """Each row's place in the order of the lots, which have 32 bytes each."""
+    words = np.frombuffer(lots, dtype=">u8").reshape(-1, 4)
+    places = np.empty(len(words), dtype=np.int64)
+    places[np.lexsort(words.T[::-1])] = np.arange(len(words))
+    return places
 
 
-def dialogues(*, seed: int, corpora: dict, output: Path) -> None:
+def read_split(
+    task: str,
+    split: str,
+    entry: dict,
+    *,
+    seed: int,
+    steps: list[str] | None = None,
+    longest: int = talks.LONGEST,
+    drop_repeats: bool = False,
+    others: dict[str, set[int]] | None = None,
+) -> tuple[pa.Table, Split]:
+    """A split's rows with their seeded positions, and what was counted; `others`: what stands in splits read before."""
+    one = Split(task, split, seed, others or {}, drop_repeats)
+    found = talks.rows(Path(entry[split]), entry, steps=steps or [], longest=longest, changed=one.changed)
+    for _, talk in tqdm(found, desc=f"{task} {split}", unit=" dialogue", mininterval=1, file=sys.stderr):
+        one.add(talk)
+    if not one.turns:
+        raise ValueError(
+            f"{entry[split]} has no usable row for the form `{entry['form']}`: {_said(one.dropped)}. Look at its rows with "
+            f"`vikdf validate --form {entry['form']} {entry[split]}`; context_turns, if given, must name their turns"
+        )
+    return one.table(), one
+
+
+def _said(counts: Counter) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def dialogues(
+    *,
+    seed: int,
+    corpora: dict,
+    output: Path,
+    clean: list[str] = ("strip",),
+    max_characters: int = talks.LONGEST,
+    repeats: str = "keep",
+) -> None:
     """Reads the dialogue corpora and writes one table for each.
 
     seed: of the order that the fractions are cut from
-    corpora: {task: {form: reddit | image_chat | probe, train: file, valid: file, test: file, ...}}
+    corpora: {task: {form: reddit | image_chat | turns | probe, train: file, valid: file, test: file, ...}}
     output: folder of the tables
+    clean: steps on each turn, in this order: lower, strip, printable, spaces; an entry's own `clean` stands in their place
+    max_characters: longer turns are dropped and counted
+    repeats: keep | drop, where drop leaves out what stands twice in a split, and of train and valid what the test holds
     """
-    if unknown := {entry["form"] for entry in corpora.values()} - FORMS.keys():
-        raise ValueError(
-            f"unknown form {sorted(unknown)[0]!r} in dialogues.corpora: expected one of {', '.join(FORMS)}"
-        )
+    for task, entry in corpora.items():
+        talks.check(task, entry, entry.get("clean", clean))
+    if repeats not in ("keep", "drop"):
+        raise ValueError(f"`repeats` is {repeats!r}, expected keep or drop")
     (output / "manifest.json").unlink(missing_ok=True)  # its existence means complete
     counts = {}
     for task, entry in corpora.items():
-        table, counts[task] = [], {"splits": {}}
-        for split in (split for split in SPLITS if split in entry):
-            kept, dropped = read_split(task, split, entry, seed)
-            table += kept
-            read = len(kept) + dropped.total()
-            counts[task]["splits"][split] = {"read": read, "kept": len(kept), "dropped": dict(dropped)}
-            print(f"{task} {split}: {read} read, {len(kept)} kept; {_said(dropped)}")
-        schemas.write(table, output / f"{task}.parquet", schemas.DIALOGUES)
+        made, others = {}, {}
+        settings = {"seed": seed, "steps": list(entry.get("clean", clean)), "longest": max_characters}
+        for split in (split for split in READ_FIRST if split in entry):
+            made[split] = read_split(
+                task, split, entry, **settings, drop_repeats=repeats == "drop", others=dict(others)
+            )
+            others[split] = made[split][1].seen
+        splits = [split for split in SPLITS if split in made]
+        _write(pa.concat_tables(made[split][0] for split in splits), output / f"{task}.parquet")
+        counts[task] = {"splits": {split: made[split][1].counts() for split in splits}}
         counts[task]["sha256"] = files.sha256(output / f"{task}.parquet")
+        for split in splits:
+            print(_line(made[split][1]))
     files.write_json(output / "manifest.json", {"tasks": counts, "seed": seed})
+
+
+def _line(one: Split) -> str:
+    line = f"{one.task} {one.split}: {one.read} read, {one.turns.total()} kept; dropped: {_said(one.dropped)}"
+    return line + (f"; doubles: {_said(one.doubles)}" if one.doubles else "")
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Writes in groups of rows that are each one piece, so that the bytes do not depend on how they were read."""
+    with schemas.writer(path, schemas.DIALOGUES) as add:
+        for start in range(0, table.num_rows, GROUP):
+            add(table.slice(start, GROUP).combine_chunks())
 
 
 if __name__ == "__main__":

@@ -1,32 +1,74 @@
 """Files appear whole or not at all: written aside, flushed to disk, renamed. Digests say what a file or folder is."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+LOCK = ".lock"  # of a writer's hidden folder
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to (a file or a folder); renames it to `path` when the block ends well."""
+    """Gives a name beside `path` to write to (a file or a folder); renames it to `path` when the block ends well.
+
+    What is written lies in a hidden folder of this writer's, with a lock that dies with its process: what a killed writer
+    left goes when the next one comes for the same path, and what a living one writes stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+    for left in _hidden(path):
+        _clear(left)
+    with contextlib.ExitStack() as held:
+        folder = _claimed(path, held)
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder / path.name
+        put(folder / path.name, path)
+
+
+def _hidden(path: Path) -> list[Path]:
+    """The folders of writers of this path, dead or alive."""
+    named = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part")
+    return [path.parent / name for name in os.listdir(path.parent) if named.fullmatch(name)]
+
+
+def _claimed(path: Path, held: contextlib.ExitStack) -> Path:
+    """A folder of our own, locked; another one where someone took it for a dead writer's before it was locked."""
+    while True:
+        folder = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+        folder.mkdir()
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            lock = held.enter_context(open(folder / LOCK, "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (folder / LOCK).exists():
+                return folder
+
+
+def _clear(folder: Path) -> None:
+    """Removes a writer's folder unless its process, or a child of it, lives."""
     try:
-        yield aside
-        _flush(aside)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)
+        with open(folder / LOCK, "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except FileNotFoundError:  # killed before it had a lock, or gone by now
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    except OSError:  # locked, or another person's
+        pass
+
+
+def put(aside: Path, path: Path) -> None:
+    """What was written aside takes the place of `path`."""
+    _flush(aside)
+    if path.is_dir():
+        shutil.rmtree(path)
+    os.replace(aside, path)
 
 
 def _flush(path: Path) -> None:
@@ -34,6 +76,14 @@ def _flush(path: Path) -> None:
         if file.is_file():
             with open(file, "rb") as stream:
                 os.fsync(stream.fileno())
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises a ValueError for a name that is to be a file's and could lead out of its folder."""
+    if not re.fullmatch(r"\w[\w.-]*", str(name)):
+        raise ValueError(
+            f"{where} has the name {name!r}: files are called so, expected letters, digits and underscores"
+        )
 
 
 def write_json(path: Path, value) -> None:

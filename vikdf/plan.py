@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vikdf import params as params_file
+from vikdf import pays
 from vikdf.columns import GIB, many, memory_of, short, table, time_of
 from vikdf.gpus import gpus
 from vikdf.model import cost
@@ -16,9 +17,10 @@ from vikdf.model.cost import Lengths, Work
 from vikdf.model.outline import Outlines, parts, saved, size, trained
 from vikdf.model.respond import Responder
 from vikdf.model.vikdf import LOSSES, VIKDFForPretraining
-from vikdf.room import CACHED, KEPT, PICTURE_BYTES, Room, memory, number_size, pictures, storage
+from vikdf.room import KEPT, PICTURE_BYTES, Room, clips, memory, number_size, pictures, storage
 
 SPARE = 0.1  # of a GPU's memory for its driver, the kernels' workspaces and gaps between tensors
+MAKING = "making the cached CLIP features"
 VALID = {"reddit": 20_000, "image_chat": 5_000}  # dialogues of the validation splits: data/README.md
 LEAST = {"micro_batch": 0, "processes": 0, "rows": 0}  # 0: the file's; every other number of the flags is 1 at least
 
@@ -31,6 +33,9 @@ class Options:
     processes: int = 0
     rows: int = 0  # pictures; 0: what the corpora are expected to hold
     picture_bytes: int = PICTURE_BYTES
+    disk: float = (
+        1.0  # gigabytes a second, of the disk with the cached features: a usual solid-state disk, rows in any order
+    )
     backbones: Path = Path()
     lengths: Lengths = Lengths()
 
@@ -39,6 +44,8 @@ def check(options: Options) -> None:
     """Raises a ValueError for the first flag that no run could have."""
     if not 0 < options.utilisation <= 1:
         raise ValueError(f"--utilisation is {options.utilisation}: expected a share of the peak, above 0 and at most 1")
+    if not options.disk > 0:
+        raise ValueError(f"--disk is {options.disk}: expected gigabytes a second, above 0")
     gpus(options.gpu)
     lengths = options.lengths
     for name, value in (vars(options) | vars(lengths)).items():
@@ -94,11 +101,17 @@ def wanted(values: dict) -> tuple[str, ...]:
     return tuple(name for name in LOSSES if values["pretrain"]["weights"][name])
 
 
-def sample(values: dict, model: VIKDFForPretraining, options: Options) -> dict[str, Work]:
+def sample(values: dict, model: VIKDFForPretraining, options: Options, cached: bool | None = None) -> dict[str, Work]:
+    """`cached`: with features made before, or without; None as the params say."""
     training = values["pretrain"]["training"]
     together = training["processes"] * training["micro_batch"]
-    cached = values["pretrain"]["cache_features"]
+    cached = values["pretrain"]["cache_features"] if cached is None else cached
     return cost.pretraining(model, options.lengths, together, wanted(values), cached, training["processes"])
+
+
+def cached(values: dict, model: VIKDFForPretraining, options: Options) -> list[str]:
+    plain, less = (sum(part.total for part in sample(values, model, options, way).values()) for way in (False, True))
+    return pays.lines(values, model, options, plain, plain - less)
 
 
 def flops(title: str, work: dict[str, Work]) -> list[str]:
@@ -132,11 +145,13 @@ def runs(values: dict, model: VIKDFForPretraining, tuned: dict[str, Responder], 
     steps = [values["ablations"].get(name, {}).get("training", {}).get("steps") for name in begun(values)]
     samples = training["steps"] * training["rows"]
     once = sum(part.total for part in sample(values, model, options).values()) * samples
-    if values["pretrain"]["cache_features"]:
-        read = cost.read(model.source.clip, options.lengths.caption + 2) * values["caption"]["keep"]
-        once += (cost.see(model.source.clip) + read).total * pictures(values, options.rows)
     times = sum(step != 0 for step in steps) * len(values["seeds"])
     made = [Run("pretraining", times, samples, once, training["processes"], saved(model))]
+    if values["pretrain"]["cache_features"]:
+        count = pictures(values, options.rows)
+        made.append(
+            Run(MAKING, len(clips(values)), count, count * cost.features(model, values["caption"]["keep"]), 1, 0)
+        )
     drawer = size(model.tamim)  # which a fine-tuned model keeps
     for name, responder in tuned.items():
         product = saved(responder) + (drawer if responder.source is not None else 0)
@@ -182,14 +197,15 @@ def rooms(values: dict, model: VIKDFForPretraining, tuned: dict[str, Responder],
 
 def kept(values: dict, outlines: Outlines, model: VIKDFForPretraining, found: list[Run], options: Options) -> list[str]:
     """Storage; a product stands in results/ and in state/."""
-    products = {run.name: (run.times, run.product) for run in found}
+    products = {run.name: (run.times, run.product) for run in found if run.product}
     products["pretraining"] = (len(begun(values)) * len(values["seeds"]), saved(model))  # also of those without a step
-    rows = storage(values, outlines, model, products, pictures(values, options.rows), options.picture_bytes)
+    count = pictures(values, options.rows)
+    rows = storage(values, outlines, model, products, count, options.picture_bytes, options.lengths)
     lines = [
         [row.what, f"{row.times:,}", row.each_is, f"{short(row.each)}B", f"{short(row.times * row.each)}B"]
         for row in rows
     ]
-    whole = sum(row.times * row.each for row in rows if row.what != CACHED)
+    whole = sum(row.times * row.each for row in rows)
     return table(["Storage, at most", "times", "", "each", "all"], [*lines, ["sum", "", "", "", f"{short(whole)}B"]])
 
 
@@ -241,6 +257,7 @@ def plan(path: Path, options: Options) -> str:
         spent(found),
         *[taken(name, part) for name, part in stages.items()],
         kept(values, outlines, model, found, options),
+        cached(values, model, options),
         hours(values, found, stages, options),
         NOTES,
     ]

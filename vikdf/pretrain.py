@@ -29,18 +29,14 @@ def captions_of(shards, rows: list[int], shuffle_pairs: bool, seed: int) -> list
 
 
 class Pairs:
-    """Pictures with their captions, as batches for VIKDF.sums; with `cache` decoded and encoded once, in memory."""
+    """Pictures with their captions, as batches for VIKDF.sums; with `features` (vikdf.features) decoded and encoded before."""
 
-    def __init__(self, shards, rows: list[int], captions: list[list[str]], clip, llm, seed: int, cache: bool, device):
+    def __init__(self, shards, rows: list[int], captions: list[list[str]], clip, llm, seed: int, features=None):
         self.shards, self.rows, self.captions = shards, rows, captions
-        self.clip, self.llm, self.seed, self.cached = clip, llm, seed, {}
-        if cache:
-            self._cache(device)
+        self.clip, self.llm, self.seed, self.features = clip, llm, seed, features
 
     def batch(self, picked: list[tuple[int, int]]) -> dict:
         """(epoch, row), ... -> a batch: each picture with the one of its captions that this epoch draws."""
-        import torch
-
         numbers = [row for _, row in picked]
         drawn = [order.draw(len(self.captions[row]), self.seed, epoch, row) for epoch, row in picked]
         said = [self.captions[row][i] for row, i in zip(numbers, drawn, strict=True)]
@@ -48,37 +44,21 @@ class Pairs:
         others = [self.captions[row][i - 1] for row, i in zip(numbers, drawn, strict=True)]
         lots = [order.lot(self.seed, *where) for where in picked]  # of masks and prompts
         made = {"lots": lots, "keys": [self.shards.index["key"][self.rows[row]].as_py() for row in numbers]}
-        if not self.cached:
-            made |= {
-                "pixels": torch.stack([self.pixels(row) for row in numbers]),
-                "clip_tokens": self.clip.tokenize(said),
-            }
-            return made | {"caption_ids": self.llm.tokenize(said), "other_ids": self.llm.tokenize(others)}
-        texts = [self.cached["places"][text] for text in said]
-        made |= {name: self.cached[name][numbers] for name in ("pixels", "h_image")}
-        made |= {name: self.cached[name][texts] for name in ("clip_tokens", "h_text")}
-        ids = self.cached["caption_ids"]
-        made["other_ids"] = [ids[self.cached["places"][text]] for text in others]
-        return made | {"caption_ids": [ids[place] for place in texts]}
+        made |= {"caption_ids": self.llm.tokenize(said), "other_ids": self.llm.tokenize(others)}
+        if self.features:
+            return made | self.features.batch(self._pictures(numbers), said)
+        return made | {"pixels": self.pixels(numbers), "clip_tokens": self.clip.tokenize(said)}
 
-    def pixels(self, row: int):
-        return self.clip.preprocess(self.shards[self.rows[row]]["image"])  # [3, S, S]
-
-    def _cache(self, device) -> None:
-        """CLIP is frozen: what it makes of whole pictures and captions is the same at every step."""
+    def pixels(self, numbers: list[int]):
+        """Prepared pictures [B, 3, S, S]."""
         import torch
-        from tqdm import tqdm
 
-        texts = sorted({text for row in self.captions for text in row})
-        tokens = self.clip.tokenize(texts)
-        tokens = tokens[:, : self.clip.text_mask(tokens).shape[1]]  # [texts, L]
-        pixels = torch.stack([self.pixels(row) for row in tqdm(range(len(self.rows)), desc="pictures", mininterval=5)])
-        encode = {"h_text": (self.clip.states, tokens), "h_image": (self.clip.image, pixels)}
-        for name, (function, given) in encode.items():
-            parts = tqdm(given.split(256), desc=name, unit="batch", mininterval=5)
-            self.cached[name] = torch.cat([function(part.to(device)).cpu() for part in parts])
-        self.cached |= {"places": {text: i for i, text in enumerate(texts)}, "clip_tokens": tokens, "pixels": pixels}
-        self.cached["caption_ids"] = self.llm.tokenize(texts)
+        if self.features:
+            return self.features.prepared(self._pictures(numbers))
+        return torch.stack([self.clip.preprocess(self.shards[self.rows[row]]["image"]) for row in numbers])
+
+    def _pictures(self, numbers: list[int]) -> list[str]:
+        return [self.shards.index["image_sha256"][self.rows[row]].as_py() for row in numbers]
 
 
 def objective(model, weights: dict[str, float]):
@@ -120,9 +100,10 @@ def scores(model, pairs: Pairs, mean, device) -> dict[str, float | None]:
     with torch.no_grad():
         for start in range(0, len(whole), 50):
             batch = send_to_device(pairs.batch(whole[start : start + 50]), device)
-            K_T.append(model.source.iqformer(*model.source.clip.text(batch["clip_tokens"])))
+            H_T, mask = model.source.clip.text(batch["clip_tokens"])
+            K_T.append(model.source.iqformer(H_T, mask))
             K_I.append(model.source.iqformer(model.source.clip.image(batch["pixels"])))
-            total, count = model.sums(batch, ("tamim",))["tamim"]
+            total, count = model.sums(batch | {"h_text": H_T}, ("tamim",))["tamim"]
             _, masked = model.tamim.cover(batch["pixels"], batch["lots"])
             apart = (batch["pixels"] - mean.to(device)).abs()  # [B, 3, S, S]
             apart = F.pixel_unshuffle(apart, model.tamim.patch).flatten(2).transpose(1, 2)  # [B, P - 1, 3 p p]
@@ -152,9 +133,8 @@ def write(folder: Path, model, at, found: dict, tuned: dict[str, int], run: dict
 
 def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dict, journal) -> None:
     """Trains, scores and writes the product."""
-    import torch
 
-    from vikdf import loop, place
+    from vikdf import features, loop, place
     from vikdf.model.vikdf import VIKDFForPretraining
     from vikdf.shards import Shards
 
@@ -166,15 +146,16 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
     device = place.process().device
     data = Shards(shards)
     rows, held = split(len(data), settings["held_back"], seed)
-    made = {"clip": model.source.clip, "llm": model.llm, "seed": seed, "device": device}
+    made, kept = {"clip": model.source.clip, "llm": model.llm, "seed": seed}, None
+    if settings["cache_features"] and numbers.steps:
+        kept = features.of(work.folder.parents[1], data, model.source.clip, device, numbers.workers)
     captions = captions_of(data, rows, settings["shuffle_pairs"], seed)
-    pairs = Pairs(data, rows, captions, cache=settings["cache_features"] and numbers.steps > 0, **made)
+    pairs = Pairs(data, rows, captions, features=kept, **made)
     aim = objective(model, settings["weights"])
     at = loop.train(aim, pairs.batch, len(rows), numbers, folder=work.checkpoints, journal=journal)
     tuned = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad and numbers.steps}
-    some = range(min(1000, len(rows)))
-    some = pairs.cached["pixels"][: len(some)] if pairs.cached else torch.stack([pairs.pixels(row) for row in some])
-    apart = Pairs(data, held, captions_of(data, held, False, seed), cache=False, **made)
+    some = pairs.pixels(list(range(min(1000, len(rows)))))
+    apart = Pairs(data, held, captions_of(data, held, False, seed), **made)
     with place.autocast(numbers.precision):
         found = scores(model.eval(), apart, some.mean(0), device)
     if state.main_process():
@@ -216,7 +197,7 @@ def pretrain(
     bert: name of the BERT that the IQ-Former starts from
     llm: name of the language model
     shuffle_pairs: true gives every picture the captions of another one (a control)
-    cache_features: true keeps pictures and what CLIP makes of them in memory (small sets)
+    cache_features: true reads what CLIP makes of pictures and captions from features/ below state_root (made there once)
     held_back: pairs kept apart for the scores
     weights: {tim, tamim, iamtm, iaci, iakr: weight of the loss}, as `pretrain.weights` in params.yaml; 0 leaves it out
     model: settings of the model, as `pretrain.model` in params.yaml (vikdf.model.vikdf.VIKDFForPretraining)

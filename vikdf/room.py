@@ -4,16 +4,17 @@ In: the params, the model or a system on the meta device, what its backward pass
 all trainings {name: (how many, numbers in each)}. Out: bytes by name, and rows of what lies on the disk.
     room.memory(model, training, kept)["frozen weights"]
     room.storage(values, outlines, model, products, room.pictures(values, 0), room.PICTURE_BYTES)
+    room.entry(values, model, lengths)  # what the cached features of a picture and its captions take, by part
 """
 
 from dataclasses import dataclass
 
 from torch import nn
 
+from vikdf.model.cost import Lengths
 from vikdf.model.outline import Outlines, size, trained
 from vikdf.model.vikdf import VIKDFForPretraining
 
-CACHED = "in the main memory: what CLIP makes of them"
 KEPT = "kept for backward:"
 PICTURES = {"coco": 118_287, "cc3m": 3_318_333, "cc12m": 12_423_374, "sbu": 1_000_000}  # rows: data/README.md
 PICTURE_BYTES = 150_000  # COCO's train2017: 18 GB, 118 K images (cocodataset.org); others keep theirs as they came
@@ -81,14 +82,14 @@ def pictures(values: dict, rows: int) -> int:
 
 
 def storage(
-    values: dict, outlines: Outlines, model: VIKDFForPretraining, products: dict, count: int, picture_bytes: int
-) -> list[Row]:
-    world = values["sources"]["world"]
-    drawn = world and picture_bytes == PICTURE_BYTES
-    each = world["pixels"] ** 2 * 3 if drawn else picture_bytes  # a drawn one has no more bytes than pixels
+    values: dict, outlines: Outlines, model: VIKDFForPretraining, products: dict, count: int, picture_bytes: int,
+    lengths: Lengths,
+) -> list[Row]:  # fmt: skip
+    each = file_bytes(values, picture_bytes)
     made = [Row(f"pictures: {place}", count, "a picture", each) for place in PLACES]
     if values["pretrain"]["cache_features"]:
-        made.append(Row(CACHED, count, "32 bits", 4 * features(values, model)))
+        whole = sum(entry(values, model, lengths).values())
+        made.append(Row("cached CLIP features, in state", count * len(clips(values)), "a picture", whole))
     made += backbones(values, outlines, model)
     made.append(Row("checkpoints of a pretraining", 2, "weights, two moments", 12 * trained(model)))
     return made + [
@@ -96,11 +97,30 @@ def storage(
     ]
 
 
-def features(values: dict, model: VIKDFForPretraining) -> int:
-    """Numbers that pretrain's cache holds of a picture: its pixels, its states, and those of its captions."""
-    clip = model.source.clip
-    patches, captions = (clip.pixels // clip.patch) ** 2, values["caption"]["keep"] * clip.context
-    return 3 * clip.pixels**2 + (patches + 1 + captions) * clip.width
+def file_bytes(values: dict, picture_bytes: int) -> int:
+    """Bytes of a picture's file; a drawn one has no more bytes than pixels."""
+    world = values["sources"]["world"]
+    return world["pixels"] ** 2 * 3 if world and picture_bytes == PICTURE_BYTES else picture_bytes
+
+
+def entry(values: dict, model: VIKDFForPretraining, lengths: Lengths) -> dict[str, float]:
+    """Bytes that vikdf.features keeps of a picture: its states, its pixels, its captions' states and tokens."""
+    clip, size = model.source.clip, number_size(values["pretrain"]["training"])
+    tokens = values["caption"]["keep"] * (lengths.caption_mean + 2)
+    states = ((clip.pixels // clip.patch) ** 2 + 1) * clip.width * size
+    return {"states": states, "pixels": 3 * clip.pixels**2, "captions": tokens * (clip.width * size + 4)}
+
+
+def clips(values: dict) -> dict[str, int]:
+    """The CLIPs that table 1's pretrainings read -> the steps of those, all seeds together, that share its features."""
+    made: dict[str, int] = {}
+    for name in sorted({system["pretrain"] for system in values["finetune"]["systems"].values()}):
+        changed = values["ablations"].get(name, {})
+        steps = changed.get("training", {}).get("steps", values["pretrain"]["training"]["steps"])
+        clip = changed.get("clip", values["pretrain"]["clip"])
+        if steps:
+            made[clip] = made.get(clip, 0) + steps * len(values["seeds"])
+    return made
 
 
 def backbones(values: dict, outlines: Outlines, model: VIKDFForPretraining) -> list[Row]:

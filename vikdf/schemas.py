@@ -30,7 +30,7 @@ CAPTIONS = pa.schema(
         ("source", pa.string()),
         ("caption", pa.string()),
         ("origin", pa.string()),  # web | synthetic
-        ("score", pa.float32()),  # CLIP cosine of picture and caption
+        ("score", pa.float32()),  # CLIP cosine of picture and caption; null where the picture could not be read
         ("rank", pa.int32()),  # 0 = best of its image
         ("used", pa.bool_()),
         ("dropped", pa.string()),  # empty, or the rule that dropped it
@@ -46,6 +46,9 @@ INDEX = pa.schema(
         ("image_offset", pa.int64()),
         ("image_bytes", pa.int64()),
         ("image_sha256", pa.string()),
+        ("text_offset", pa.int64()),  # of the member that holds the captions
+        ("text_bytes", pa.int64()),
+        ("text_sha256", pa.string()),
         ("captions", pa.list_(pa.string())),
     ]
 )
@@ -100,6 +103,7 @@ SCORES = pa.schema(
     ]
 )
 
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last: names of columns that are no text
 _CURE = "delete it and run `snakemake --cores all {path}` to make it again"
 
 
@@ -124,24 +128,56 @@ def writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table | list[
 
 def read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Reads the table; a damaged file or another schema is named, with its cure."""
-    cure = _CURE.format(path=path)
-    if not Path(path).exists():
-        raise ValueError(f"{path} is missing: run `snakemake --cores all {path}` to make it")
+    _assert_there(path)
     try:
         table = pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): {cure}") from None
+        found = table.column_names
+    except UNREADABLE as error:
+        raise ValueError(_damaged(path, error)) from None
     wanted = [name for name in schema.names if columns is None or name in columns]
-    if lost := [name for name in wanted if name not in table.column_names]:
-        raise ValueError(f"{path} has no column {', '.join(lost)}: {cure}")
+    _assert_columns(path, found, wanted)
     return table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
 
 
-def batches(path: Path, schema: pa.Schema, rows: int = 1000) -> Iterator[pa.Table]:
-    """Reads the table a few rows at a time, with the same sentences for what is wrong."""
-    read(path, schema, columns=schema.names[:1])
+def batches(path: Path, schema: pa.Schema, rows: int = 1000, start: int = 0) -> Iterator[pa.Table]:
+    """Reads the table a few rows at a time, with the same sentences for what is wrong; a schema of some columns will do.
+
+    Row groups that end before row `start` are not read.
+    """
+    _assert_there(path)
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=rows, columns=schema.names):
-            yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): {_CURE.format(path=path)}") from None
+        with pq.ParquetFile(path, pre_buffer=False) as stream:  # else it keeps all that was read until it is closed
+            _assert_columns(path, stream.schema_arrow.names, schema.names)
+            groups = list(range(stream.num_row_groups))
+            while groups and start >= stream.metadata.row_group(groups[0]).num_rows:
+                start -= stream.metadata.row_group(groups.pop(0)).num_rows
+            for batch in stream.iter_batches(batch_size=rows, row_groups=groups, columns=schema.names):
+                if start < batch.num_rows:
+                    yield pa.Table.from_batches([batch.slice(start)]).select(schema.names).cast(schema)
+                start = max(start - batch.num_rows, 0)
+    except UNREADABLE as error:
+        raise ValueError(_damaged(path, error)) from None
+
+
+def count(path: Path) -> int:
+    """Rows of the table, as its last bytes tell: nothing else is read."""
+    _assert_there(path)
+    try:
+        return pq.read_metadata(path).num_rows
+    except UNREADABLE as error:
+        raise ValueError(_damaged(path, error)) from None
+
+
+def _assert_there(path: Path) -> None:
+    if not Path(path).is_file():
+        what = "is no file" if Path(path).exists() else "is missing"
+        raise ValueError(f"{path} {what}: run `snakemake --cores all {path}` to make it")
+
+
+def _assert_columns(path: Path, found: list[str], wanted: list[str]) -> None:
+    if lost := [name for name in wanted if name not in found]:
+        raise ValueError(f"{path} has no column {', '.join(lost)}: {_CURE.format(path=path)}")
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({str(error).splitlines()[0]}): {_CURE.format(path=path)}"

@@ -1,18 +1,18 @@
 """Reads the image-text corpora in their published forms and gets their pictures.
 
-In: COCO's captions json with a folder or zip of images; lists of url and caption (CC3M, CC12M, SBU), which are fetched.
-Out: <output>/<name>.parquet (PAIRS, sorted by key, every row of the corpus with what became of it), manifest.json last.
+In: lists of url and caption, which are fetched; COCO, folders, zips and tars of pictures, webdataset's shards.
+Out: <output>/<name>.parquet (PAIRS, sorted by key, every row of the corpus with what became of it), failures.parquet .txt
+.svg (the same counted by reason), manifest.json last.
 Run: python -m vikdf.sources --corpora '{"cc3m": {"form": "cc3m", "list": "cc3m.tsv"}}' --world null ... (see --help)
 
 Fetched pictures stay in state/sources/: a deleted output is copied from there, a killed fetch goes on where it stood.
-A new form is one function here and its line in FORMS.
+The forms, and what a new one takes: vikdf/corpora/pairs.py.
 """
 
 import contextlib
 import dataclasses
-import json
+import inspect
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,110 +20,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vikdf import files, flags, schemas
-from vikdf.corpora.download import Limits, address_status, examine
-from vikdf.corpora.fetch import FETCHED, URLS, List, Worker, answers, fetch
+from vikdf.corpora import failures
+from vikdf.corpora.addresses import Limits, address_status
+from vikdf.corpora.fetch import FETCHED, URLS, List, Manner, Worker, answers, check, fetch
+from vikdf.corpora.pairs import FORMS, PENDING, is_list
+from vikdf.corpora.preflight import foretell
 from vikdf.state import Work, claim
 
-BATCH = 1000  # rows in memory at a time
-PENDING = ""  # the status of a row whose picture is still to be fetched
-
-
-def _row(captions: list[str], url: str = "", status: str = PENDING, **picture) -> dict:
-    return {"captions": captions, "url": url, "status": status, "width": None, "height": None, "image": None} | picture
-
-
-def _json(path: Path, wanted: str):
-    if not Path(path).exists():
-        raise ValueError(_absent(path))
-    try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): expected {wanted}; fetch the file again") from None
-
-
-def _absent(path: Path) -> str:
-    return (
-        f"{path} is missing: put the corpus there or change its entry in params.yaml, sources.corpora (data/README.md)"
-    )
-
-
-def read_coco(*, captions: str, images: str, limits: Limits) -> Iterator[dict]:
-    """One row an image of the json, with all its captions; captions of an image that is not listed are bad rows."""
-    table = _json(captions, "COCO's {images: [...], annotations: [...]}")
-    if not isinstance(table, dict) or not {"images", "annotations"} <= table.keys():
-        raise ValueError(f"{captions} is not in COCO's form: expected the keys `images` and `annotations`")
-    said = {}
-    for annotation in table["annotations"]:
-        said.setdefault(annotation.get("image_id"), []).append(str(annotation.get("caption", "")))
-    with _opened(Path(images)) as picture:
-        for image in table["images"]:
-            data = picture(str(image.get("file_name")))
-            status, width, height = examine(data, limits.max_pixels) if data is not None else ("missing", None, None)
-            found = {"width": width, "height": height, "image": data if status == "ok" else None}
-            yield _row(said.pop(image.get("id"), []), image.get("coco_url") or "", status, **found)
-    yield from (_row([caption], status="bad_row") for captions in said.values() for caption in captions)
-
-
-@contextlib.contextmanager
-def _opened(images: Path) -> Iterator[Callable[[str], bytes | None]]:
-    """A function that gives a picture's bytes by its file name, from a folder or a zip; None where there is none."""
-    if images.is_dir():
-        names = {path.name: path for path in images.rglob("*") if path.is_file()}
-        yield lambda name: names[name].read_bytes() if name in names else None
-        return
-    if not images.exists():
-        raise ValueError(_absent(images))
-    try:
-        with zipfile.ZipFile(images) as archive:
-            members = {member.filename.rsplit("/", 1)[-1]: member for member in archive.infolist()}
-            yield lambda name: archive.read(members[name]) if name in members else None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{images} is neither a folder nor a sound zip ({error}): fetch it again") from None
-
-
-def _lines(path: str, caption: int, url: int) -> Iterator[dict]:
-    """One row a line of two columns; anything else is a bad row."""
-    if not Path(path).exists():
-        raise ValueError(_absent(path))
-    with open(path, encoding="utf-8", errors="replace", newline="\n") as stream:
-        for line in stream:
-            columns = line.rstrip("\r\n").split("\t")
-            if len(columns) == 2:
-                yield _row([columns[caption]], columns[url].strip())
-            else:
-                yield _row([line.rstrip("\r\n")], status="bad_row")
-
-
-def read_cc3m(*, list: str, limits: Limits) -> Iterator[dict]:
-    return _lines(list, caption=0, url=1)
-
-
-def read_cc12m(*, list: str, limits: Limits) -> Iterator[dict]:
-    return _lines(list, caption=1, url=0)
-
-
-def read_sbu(*, list: str, limits: Limits) -> Iterator[dict]:
-    """One json of parallel lists."""
-    table = _json(list, "SBU's {image_urls: [...], captions: [...]}")
-    if not isinstance(table, dict) or not {"image_urls", "captions"} <= table.keys():
-        raise ValueError(f"{list} is not in SBU's form: expected the keys `image_urls` and `captions`")
-    urls, captions = table["image_urls"], table["captions"]
-    if len(urls) != len(captions):
-        raise ValueError(
-            f"{list} holds {len(urls)} urls but {len(captions)} captions, expected as many: fetch it again"
-        )
-    for url, caption in zip(urls, captions, strict=True):
-        sound = isinstance(url, str) and isinstance(caption, str)
-        yield _row([caption], url.strip()) if sound else _row([str(caption)], str(url), "bad_row")
-
-
-FORMS = {"coco": read_coco, "cc3m": read_cc3m, "cc12m": read_cc12m, "sbu": read_sbu}
+BATCH, BATCH_BYTES = 1000, 1 << 26  # rows, and bytes of pictures, in memory at a time
 
 
 def rows(name: str, entry: dict, limits: Limits) -> Iterator[dict]:
     """The corpus row by row; status is empty where the picture is still to be fetched."""
-    form = FORMS[entry["form"]]
-    for number, row in enumerate(form(**{key: value for key, value in entry.items() if key != "form"}, limits=limits)):
+    form = {key: value for key, value in entry.items() if key not in ("form", "expected")}
+    for number, row in enumerate(FORMS[entry["form"]](**form, limits=limits)):
         if row["status"] == PENDING:
             row["status"] = address_status(row["url"], limits)
         yield {"key": f"{name}-{number:09d}", "source": name} | row
@@ -132,6 +42,7 @@ def rows(name: str, entry: dict, limits: Limits) -> Iterator[dict]:
 def sources(
     *,
     corpora: dict,
+    raw: dict,
     world: dict | None,
     timeout: float,
     deadline: float,
@@ -141,12 +52,19 @@ def sources(
     processes: int,
     urls_per_shard: int,
     passes: int,
+    distributor: str,
+    per_host: int,
+    contact: str,
+    back_off: float,
+    preflight: int,
+    min_success: float,
     output: Path,
     state: Path,
 ) -> None:
     """Reads the corpora, fetches what they only list, and writes one table for each.
 
-    corpora: {name: {form: coco | cc3m | cc12m | sbu, ...}}
+    corpora: {name: {form: coco | cc3m | cc12m | sbu | list | folder | webdataset, ..., expected: rows}}
+    raw: {path: {url: ..., ...}}: where raw files came from, for the manifest
     world: settings of the embedded world, whose web is then served while the lists are fetched; null for real corpora
     timeout: seconds a host may be silent
     deadline: seconds one picture may take in all
@@ -156,14 +74,23 @@ def sources(
     processes: img2dataset's worker processes
     urls_per_shard: a killed fetch repeats at most this many urls a process
     passes: 2 = transient failures are asked once more
+    distributor: multiprocessing, or pyspark or ray for a cluster; all are img2dataset's own
+    per_host: connections to one host at a time in a process
+    contact: an address or page in the user agent, for the hosts that are asked; may be empty
+    back_off: seconds before the second pass, doubled before each later one
+    preflight: urls of each list that are asked before all of them; 0 = none
+    min_success: share of a list's urls that must give a picture, else the fetch stops
     output: folder of the tables
     state: folder of what was fetched, state/ in the pipeline
     """
-    if unknown := {entry["form"] for entry in corpora.values()} - FORMS.keys():
-        raise ValueError(f"unknown form {sorted(unknown)[0]!r} in sources.corpora: expected one of {', '.join(FORMS)}")
+    check_entries(corpora)
+    check(distributor)
     limits = Limits(timeout, deadline, max_bytes, max_pixels, world["port"] if world else 0)
     (output / "manifest.json").unlink(missing_ok=True)  # its existence means complete
     asked = {"limits": dataclasses.asdict(limits), "world": world, "urls_per_shard": urls_per_shard, "passes": passes}
+    asked |= {"columns": FETCHED.names}
+    worker = Worker(limits, threads, urls_per_shard, per_host, contact)
+    manner = Manner(distributor, processes, back_off, min_success)
     lists = {name: _list(name, entry, limits, state) for name, entry in corpora.items()}
     with contextlib.ExitStack() as held:
         works = {name: held.enter_context(_claim(urls, state, asked)) for name, urls in lists.items() if urls}
@@ -174,20 +101,40 @@ def sources(
         }
         if open_lists:
             with _served(world):
-                fetch([*open_lists.values()], Worker(limits, threads, urls_per_shard), processes, passes)
+                foretell([*open_lists.values()], worker, manner, preflight)
+                fetch([*open_lists.values()], worker, passes, manner)
         for name, one in open_lists.items():
             with works[name].finish() as product, schemas.writer(product / "fetched.parquet", FETCHED) as add:
                 _in_batches(answers(one, passes), add)
-        done = {name: _write(name, entry, limits, works.get(name), output) for name, entry in corpora.items()}
+        reasons = {name: Counter() for name in corpora}
+        done = {
+            name: _write(name, entry, limits, works.get(name), output, reasons[name]) | _origin(entry, raw)
+            for name, entry in corpora.items()
+        }
+    failures.write(output, reasons)
     files.write_json(output / "manifest.json", {"sources": done})
-    for name, counts in done.items():
-        print(f"{name}: {counts['rows']} rows; " + ", ".join(f"{status} {n}" for status, n in counts["status"].items()))
+    print("\n".join(_sentence(name, counts) for name, counts in done.items()))
+
+
+def check_entries(corpora: dict) -> None:
+    """Raises a ValueError for an entry of an unknown form, or with other keys than its form has."""
+    for name, entry in corpora.items():
+        files.check_name(name, "sources.corpora")
+        if entry.get("form") not in FORMS:
+            said = f"unknown form {entry.get('form')!r} in sources.corpora.{name}"
+            raise ValueError(f"{said}: expected one of {', '.join(FORMS)}")
+        known = {key: value for key, value in inspect.signature(FORMS[entry["form"]]).parameters.items()}
+        known.pop("limits")
+        needed = {key for key, value in known.items() if value.default is inspect.Parameter.empty}
+        if wrong := sorted(entry.keys() - known.keys() - {"form", "expected"} | needed - entry.keys()):
+            said = f"sources.corpora.{name}: the form {entry['form']} takes {', '.join(known)}"
+            raise ValueError(f"{said}; `{wrong[0]}` is {'unknown' if wrong[0] in entry else 'missing'}")
 
 
 def _list(name: str, entry: dict, limits: Limits, state_folder: Path) -> Path | None:
     """Writes the urls to fetch; None where the corpus needs no fetching."""
     path = state_folder / "sources" / f"{name}.urls.parquet"
-    if entry["form"] == "coco":
+    if not is_list(entry):
         return None
     with schemas.writer(path, URLS) as add:
         pending = (row for row in rows(name, entry, limits) if row["status"] == PENDING)
@@ -212,37 +159,65 @@ def _served(world: dict | None) -> Iterator[None]:
 
 
 def _in_batches(rows: Iterator[dict], add: Callable[[list[dict]], None]) -> None:
-    waiting = []
+    waiting, size = [], 0
     for row in rows:
         waiting.append(row)
-        if len(waiting) == BATCH:
+        size += len(row.get("image") or b"")
+        if len(waiting) == BATCH or size > BATCH_BYTES:
             add(waiting)
-            waiting = []
+            waiting, size = [], 0
     add(waiting)
 
 
-def _write(name: str, entry: dict, limits: Limits, work: Work | None, output: Path) -> dict:
-    """Joins the corpus with what was fetched, in order; gives its counts."""
-    path, statuses, captions = output / f"{name}.parquet", Counter(), 0
+def _write(name: str, entry: dict, limits: Limits, work: Work | None, output: Path, reasons: Counter) -> dict:
+    """Joins the corpus with what was fetched, in order; gives its counts, and adds up what became of its rows."""
+    path, sums = output / f"{name}.parquet", Counter()
     fetched = iter(())
     if work:
         table = work.product / "fetched.parquet"
-        fetched = (row for batch in schemas.batches(table, FETCHED, BATCH) for row in batch.to_pylist())
+        fetched = (row for batch in schemas.batches(table, FETCHED, BATCH // 10) for row in batch.to_pylist())
 
     def joined() -> Iterator[dict]:
-        nonlocal captions
         for row in tqdm(rows(name, entry, limits), desc=name, unit=" row", mininterval=1, file=sys.stderr):
+            del row["line"]
+            number = 0  # of the pass: not from the web
             if row["status"] == PENDING:
                 got = next(fetched)
+                number = got["pass"]
                 row |= {column: got[column] for column in ("status", "width", "height", "image")}
-            statuses[row["status"]] += 1
-            captions += len(row["captions"])
+            reasons[row["status"], number] += 1
+            sums.update(captions=len(row["captions"]), bytes=len(row["image"] or b""))
             yield row
 
     with schemas.writer(path, schemas.PAIRS) as add:
         _in_batches(joined(), add)
-    counts = {"rows": statuses.total(), "captions": captions, "status": dict(sorted(statuses.items()))}
-    return counts | {"sha256": files.sha256(path)}
+    statuses = Counter()
+    for (status, _), count in reasons.items():
+        statuses[status] += count
+    return _counts(entry, statuses, sums) | {"sha256": files.sha256(path)}
+
+
+def _counts(entry: dict, statuses: Counter, sums: Counter) -> dict:
+    """What was really obtained, beside what was expected."""
+    listed, obtained = statuses.total(), statuses["ok"]
+    counts = {"rows": listed, "captions": sums["captions"], "status": dict(sorted(statuses.items()))}
+    counts |= {"obtained": obtained, "share": round(obtained / listed, 6) if listed else 0, "bytes": sums["bytes"]}
+    if "expected" in entry:
+        counts |= {"expected": entry["expected"], "difference": listed - entry["expected"]}
+    return counts
+
+
+def _origin(entry: dict, raw: dict) -> dict:
+    """The sha256 of the files that list the corpus, and where they were fetched."""
+    listing = [entry[key] for key in ("list", "captions") if entry.get(key)]
+    places = [raw[path]["url"] for path in entry.values() if isinstance(path, str) and "url" in raw.get(path, {})]
+    return {"listed_by": {Path(path).name: files.sha256(Path(path)) for path in listing}, "fetched_from": places}
+
+
+def _sentence(name: str, counts: dict) -> str:
+    short = f", {counts['difference']:+} beside the {counts['expected']} expected" if counts.get("difference") else ""
+    said = ", ".join(f"{status} {number}" for status, number in counts["status"].items())
+    return f"{name}: {counts['rows']} rows{short}; {said}"
 
 
 if __name__ == "__main__":

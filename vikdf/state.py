@@ -132,6 +132,7 @@ def _finished(folder: Path, work: dict) -> bool:
         elif files.read_json(folder / "product.json")["sha256"] != files.sha256(folder / "product"):
             print(f"{folder}/product is damaged: it is made again", file=sys.stderr)
         else:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed as it took them away
             return True
         for path in folder.iterdir():
             if path.name != "lock":

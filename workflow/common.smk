@@ -1,6 +1,7 @@
 """What the stages share: params and raw files checked before the first job, and helpers. Nothing runs by itself here.
 
 code(stage)             the stage's files of code, as inputs: editing a module re-runs exactly its stages
+raw_flags(path)         the flags that fetch a raw file; RAW: the pattern of those that are missing and can be fetched
 flags(section, *names)  a section of params.yaml as the stage's flags (only those names, if any are given);
                         flags("pretrain", **overrides) puts other values in place, as an ablation does
 runs(seed)              "<system>-<fraction>-s<seed>" of every row of table 1
@@ -23,13 +24,19 @@ shell.prefix("set -euo pipefail; ")
 
 
 def check_raw_files():
-    """Raises a ValueError for the first raw file that is neither there nor made by the rule `world`."""
-    for stage, keys in {"sources": ["captions", "images", "list"], "dialogues": ["train", "valid", "test"]}.items():
-        for name, entry in config[stage]["corpora"].items():
-            for path in (entry[key] for key in keys if key in entry):
-                if not path.startswith("data/sources/world/") and not Path(path).exists():
-                    where = f"`{stage}.corpora.{name}` of params.yaml names it"
-                    raise ValueError(f"{path} is missing: {where}, and data/README.md tells where to get it")
+    """Raises a ValueError for raw files that are neither there nor made by the rules `world` and `raw`, all in one."""
+    keys = {"sources": ["captions", "images", "list", "shards"], "dialogues": ["train", "valid", "test"]}
+    missing = []
+    for stage, name in ((stage, name) for stage in keys for name in config[stage]["corpora"]):
+        entry = config[stage]["corpora"][name]
+        for path in (entry[key] for key in keys[stage] if entry.get(key)):
+            raw = config["sources"]["raw"].get(path, {})
+            if not path.startswith("data/sources/world/") and not Path(path).exists() and "url" not in raw:
+                how = f"by hand: {raw['by_hand']}, and put it there" if raw else "it has no entry under `sources.raw`"
+                where = f"`{stage}.corpora.{name}` of params.yaml names it"
+                missing.append(f"{path} is missing: {where}; {how}; data/README.md tells where to get it")
+    if missing:
+        raise ValueError("\n".join(missing))
 
 
 try:
@@ -45,6 +52,17 @@ def flags(section, *names, **overrides):
     for name, value in overrides.items():  # of a key that holds keys, those that are not named stay
         values[name] = values[name] | value if isinstance(values.get(name), dict) else value
     return _params.as_flags(values)
+
+
+def raw_flags(path):
+    return _params.as_flags(
+        {"path": path, "entry": config["sources"]["raw"][path], "timeout": config["sources"]["timeout"]}
+    )
+
+
+# Raw files that can be fetched and are not there yet: one that is there is nobody's to make again, or to delete.
+MISSING_RAW = [path for path, entry in config["sources"]["raw"].items() if "url" in entry and not Path(path).exists()]
+RAW = "|".join(map(re.escape, MISSING_RAW)) or "(?!)"
 
 
 def runs(seed):

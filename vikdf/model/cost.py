@@ -78,6 +78,12 @@ def read(clip, tokens: float) -> Work:
     return work + matrix(clip.text.width * clip.width, tokens, NO_GRAPH)
 
 
+def features(model, captions: int) -> float:
+    """FLOPs of what vikdf.features makes of a picture and its captions, each in the whole context."""
+    clip = model.source.clip
+    return (see(clip) + read(clip, clip.context) * captions).total
+
+
 def query(iqformer, sources: list[float], tuned: bool = True) -> Work:
     """IQ-Former on sources of so many states each."""
     shape = iqformer.shape
@@ -134,7 +140,7 @@ def pretraining(
     seen, times = pictured(model, wanted), 0 if cached else 1
     made = {
         "CLIP vision": see(clip) * (times * seen + ("tamim" in wanted)),
-        "CLIP text": read(clip, tokens) * (times + ("iamtm" in wanted)),
+        "CLIP text": read(clip, clip.context) * times + read(clip, tokens) * ("iamtm" in wanted),
         "IQ-Former": query(iqformer, [tokens, patches + 1] if seen else [tokens]),
     }
     if "tim" in wanted:

@@ -139,8 +139,9 @@ class VIKDFForPretraining(nn.Module):
         """
         clip, pixels, tokens, lots = self.source.clip, batch["pixels"], batch["clip_tokens"], batch["lots"]
         mask = clip.text_mask(tokens)  # [B, L]
-        tokens = tokens[:, : mask.shape[1]]
-        H_T = batch["h_text"][:, : mask.shape[1]] if "h_text" in batch else clip.states(tokens)  # [B, L, E]
+        # of tokens as long as they were given: a text's states then have the same bits in every batch, and in a cache
+        H_T = batch["h_text"] if "h_text" in batch else clip.states(tokens)
+        H_T, tokens = H_T[:, : mask.shape[1]].contiguous(), tokens[:, : mask.shape[1]]  # [B, L, E], [B, L]
         sources = [(H_T, mask)]
         if "tim" in wanted or "iamtm" in wanted or ("iaci" in wanted and self.iaci.source == "image"):
             H_I = batch["h_image"] if "h_image" in batch else clip.image(pixels)  # [B, P, E]

@@ -1,4 +1,5 @@
-# In: data/filter/pairs.parquet, the captioner, CLIP. Out: data/caption/captions.parquet (all candidates), report.txt.
+# In: data/filter/pairs.parquet, the captioner, CLIP. Out: data/caption/captions.parquet (all candidates),
+# report.txt and report.svg.
 
 
 rule caption:
@@ -12,6 +13,7 @@ rule caption:
     output:
         "data/caption/captions.parquet",
         "data/caption/report.txt",
+        "data/caption/report.svg",
     log:
         "logs/caption/caption.log",
     priority: 4

@@ -6,14 +6,16 @@ rule filter:
     input:
         code=code("filter"),
         pairs=expand("data/sources/{name}.parquet", name=config["sources"]["corpora"]),
+        blocklists=[path for path in config["filter"]["blocklists"].values() if path],
     output:
         "data/filter/pairs.parquet",
         "data/filter/report.parquet",
         "data/filter/report.txt",
+        "data/filter/report.svg",
     log:
         "logs/filter/filter.log",
     priority: 4
     params:
         flags=flags("filter"),
     shell:
-        "python -m vikdf.filter --pairs {input.pairs} {params.flags} --output data/filter 2>&1 | tee {log}"
+        "python -m vikdf.filter --pairs {input.pairs} {params.flags} --output data/filter --state state 2>&1 | tee {log}"

@@ -1,4 +1,5 @@
-# In: the corpora that params.yaml names, their pictures from the web. Out: data/sources/<name>.parquet, manifest.json last.
+# In: the corpora that params.yaml names, fetched where they are missing, and their pictures.
+# Out: data/sources/<name>.parquet, failures.{parquet,txt,svg}, manifest.json last.
 
 
 WORLD = ["coco/captions_train.json", "coco/images.zip", "cc3m.tsv", "cc12m.tsv", "sbu.json"]
@@ -20,15 +21,33 @@ rule world:
         "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | tee {log}"
 
 
+rule raw:
+    """Fetches a list or an archive that is missing and has an address under sources.raw; what came stays in state/raw."""
+    output:
+        "{raw}",
+    log:
+        "logs/sources/{raw}.log",
+    wildcard_constraints:
+        raw=RAW,
+    params:
+        flags=lambda wildcards: raw_flags(wildcards.raw),
+    shell:
+        "python -m vikdf.corpora.raw {params.flags} --state state 2>&1 | tee {log}"
+
+
 rule sources:
     """Reads the image-text corpora and gets their pictures; while it runs, the embedded world's web is served."""
     input:
         code=code("sources"),
         corpora=[
-            path for entry in config["sources"]["corpora"].values() for key, path in entry.items() if key != "form"
+            entry[key]
+            for entry in config["sources"]["corpora"].values()
+            for key in ("captions", "images", "list", "shards")
+            if entry.get(key)
         ],
     output:
         expand("data/sources/{name}.parquet", name=config["sources"]["corpora"]),
+        expand("data/sources/failures.{form}", form=["parquet", "txt", "svg"]),
         "data/sources/manifest.json",
     log:
         "logs/sources/sources.log",
