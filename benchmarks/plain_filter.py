@@ -1,4 +1,4 @@
-"""The filter's caption rules in plain pandas: what benchmarks/filter.py and tests/test_filter.py compare ours with.
+"""The filter's caption rules in plain pandas: what benchmarks/filter.py and tests/test_streaming.py compare ours with.
 
 In: a parquet with key and caption, a column each; the section `filter` of params.yaml (blocklists and detector are null).
 Out: a parquet of key and reason, empty for what stays.

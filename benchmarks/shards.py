@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from vikdf import flags, schemas
-from vikdf.shards import Shards, shards
+from vikdf.samples import Shards
+from vikdf.shards import shards
 
 DISTINCT = 40  # pictures that are drawn; more would only take longer to draw
 

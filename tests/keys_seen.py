@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from vikdf import loop, order, place, state
-from vikdf.shards import Shards
+from vikdf.samples import Shards
 
 NUMBERS = {"seed": 3, "steps": 9, "learning_rate": 0.001, "weight_decay": 0.0, "schedule": "constant_after_warmup"}
 NUMBERS |= {"warmup": 0.0, "clip_norm": 1e9, "precision": "float32", "checkpoint_every": 100}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vikdf import sampling, schemas
+from vikdf import cli, sampling, schemas
 from vikdf.backbones import captioner as training
-from vikdf.caption import Choice, caption
+from vikdf.caption import Choice, caption, read_lexicon
 from vikdf.model.captioner import Captioner
 from vikdf.ranking import kind
 
@@ -96,6 +96,16 @@ def test_the_same_seed_trains_the_same_bytes(world, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
+def test_the_manifest_names_every_file_and_verify_sees_a_change(world, made, tmp_path):
+    run(world, tmp_path)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    used = sum(row["used"] for row in made)
+    assert (len(manifest["files"]), manifest["pictures"], manifest["used"]) == (3, 40, used)
+    (tmp_path / "out/captions.parquet").write_bytes(b"other")
+    with pytest.raises(ValueError, match="captions.parquet has changed"):
+        cli.verify(tmp_path)
+
+
 def test_every_picture_keeps_all_its_candidates_and_none_twice(made):
     for row in rows(40):
         found = of(made, row["key"])
@@ -146,11 +156,15 @@ def test_a_sampled_caption_that_joins_a_noun_and_a_look_is_dropped_and_a_publish
     assert [row["dropped"] for row in choice(keep=4)(candidates)] == ["", "empty", "", ""]
 
 
+def all_join(folder) -> dict:
+    """A lexicon by which most sampled captions join a noun and a look."""
+    words = {"nouns": ["look", "a"], "attributes": {"any": ["look", "a"]}}
+    (folder / "lexicon.json").write_text(json.dumps(words))
+    return {"lexicon": str(folder / "lexicon.json")}
+
+
 def test_the_report_counts_what_a_rule_drops(world, tmp_path):
-    lexicon = tmp_path / "lexicon.json"
-    all_join = {"nouns": ["look", "a"], "attributes": {"any": ["look", "a"]}}
-    lexicon.write_text(json.dumps(all_join))
-    table = run(world, tmp_path, forbid_joint={"lexicon": str(lexicon)})
+    table = run(world, tmp_path, forbid_joint=all_join(tmp_path))
     dropped = [row for row in table if row["dropped"] == "joins_noun_and_look"]
     assert dropped and all(row["origin"] == "synthetic" and not row["used"] for row in dropped)
     assert f"joins_noun_and_look 0 {len(dropped)}" in report_of(tmp_path)
@@ -213,12 +227,19 @@ def test_another_choice_never_captions_again(world, made, tmp_path, monkeypatch)
     before = made
     monkeypatch.setattr("vikdf.model.captioner.Captioner", None)  # would be called to caption again
     same = {"used": 0, "dropped": 0}
-    none = {"lexicon": None}
-    for changed in ({"keep": 1}, {"min_score": 0.0}, {"synthetic": 0.3}, {"synthetic": 0.0}, {"forbid_joint": none}):
+    joined = {"forbid_joint": all_join(tmp_path)}
+    for changed in ({"keep": 1}, {"min_score": 0.0}, {"synthetic": 0.3}, {"synthetic": 0.0}, joined):
         after = run(world, tmp_path, **changed)
         assert [row | same for row in before] == [row | same for row in after]
-        assert [row["used"] for row in before] != [row["used"] for row in after] or changed == {"forbid_joint": none}
+        assert [row["used"] for row in before] != [row["used"] for row in after], changed
     assert sum(row["used"] for row in run(world, tmp_path, keep=1)) == 40 < sum(row["used"] for row in before)
+
+
+def test_what_was_sampled_in_other_numbers_is_sampled_anew(world, made, tmp_path, monkeypatch):
+    monkeypatch.setattr("vikdf.model.captioner.place", lambda: (torch.device("cpu"), torch.bfloat16))
+    monkeypatch.setattr("vikdf.model.captioner.Captioner", None)  # is called to caption again
+    with pytest.raises(TypeError, match="not callable"):
+        run(world, tmp_path)
 
 
 def test_only_the_code_that_samples_and_scores_is_part_of_the_work(world, made):
@@ -365,6 +386,11 @@ def test_the_plot_is_an_svg_that_names_scores_and_shares(made, world, tmp_path):
     assert tree.fromstring(drawn).tag.endswith("svg")
     for word in ("candidates by score", "share in use", "published: ", "sampled: ", "min_score 0"):
         assert word in drawn, word
+
+
+def test_a_lexicon_that_is_not_there_is_named_with_the_cure(tmp_path):
+    with pytest.raises(ValueError, match="lost.json is missing: `caption.forbid_joint.lexicon` names it; write null"):
+        read_lexicon(tmp_path / "lost.json")
 
 
 def test_without_a_lexicon_nothing_is_dropped_and_no_kinds_are_told(world, tmp_path):

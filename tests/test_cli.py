@@ -1,6 +1,8 @@
 """The `vikdf` command: each answers at once or says in one sentence what is wrong."""
 
+import argparse
 import io
+import shlex
 import socket
 
 import numpy as np
@@ -56,8 +58,29 @@ def test_verify_reads_the_manifest_of_a_model_and_of_tables(tmp_path, capsys):
     assert f"{model} has changed" in message and "coco.parquet is missing" in message
 
 
+@pytest.mark.parametrize("text", [
+    "[]", "5", "null", '"x"', "{}", "{", '{"files": null}', '{"files": ["00000.tar"]}', '{"files": 5, "sha256": {}}',
+    '{"sha256": null}', '{"sha256": 5}', '{"sha256": []}', '{"files": "index.parquet"}', '{"files": {"index.parquet": null}}',
+])  # fmt: skip
+def test_verify_names_a_manifest_that_is_none_and_looks_at_the_others(text, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/manifest.json").write_text(text)
+    files.write_json(tmp_path / "b/manifest.json", {"sha256": {"gone.txt": "0"}})
+    message = fails(["verify", str(tmp_path)], capsys)
+    assert message.count(f"  {tmp_path / 'a/manifest.json'} ") == 1 and "b/gone.txt is missing" in message
+    (tmp_path / "b/manifest.json").unlink()
+    assert fails(["verify", str(tmp_path)], capsys).count("\n") == 2  # a heading, and the sentence
+
+
 def test_verify_of_an_empty_folder_says_what_to_run(tmp_path, capsys):
     assert "snakemake --cores all" in fails(["verify", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("command", ["verify", "index"])
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys, command):
+    assert f"{tmp_path / 'none'} is missing" in fails([command, str(tmp_path / "none")], capsys)
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is no folder" in fails([command, str(tmp_path / "file")], capsys)
 
 
 def test_a_busy_port_is_one_sentence(capsys):
@@ -151,3 +174,41 @@ def test_the_help_of_a_command_shows_it_in_use(command, given, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     assert f"examples\n  vikdf {command} {given}" in capsys.readouterr().out
+
+
+def parsers(one: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    below = [each for action in one._actions if isinstance(action.choices, dict) for each in action.choices.values()]
+    return [one, *(found for each in below for found in parsers(each))]
+
+
+@pytest.mark.parametrize("one", parsers(cli.parser()), ids=lambda one: one.prog)
+def test_every_word_and_flag_of_a_command_is_told_in_its_help(one):
+    silent = [action.dest for action in one._actions if not action.help and not isinstance(action.choices, dict)]
+    assert silent == []
+
+
+@pytest.mark.parametrize("text", [cli.EXAMPLES, cli.VERIFY, cli.INDEX, cli.PLAN])
+def test_every_example_of_the_help_can_be_typed(text):
+    lines = [line for line in text.splitlines() if line.startswith("  vikdf ")]
+    assert lines and [cli.parser().parse_args(shlex.split(line.strip().split("   ")[0])[1:]) for line in lines]
+
+
+@pytest.mark.parametrize("command,told", [("verify", "Every file is read once"), ("index", "They are not changed")])
+def test_the_help_says_what_a_command_does_to_the_files(command, told, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert told in capsys.readouterr().out
+
+
+def test_the_help_of_index_says_what_it_writes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["index", "--help"])
+    said = capsys.readouterr().out
+    assert "index.parquet" in said and "manifest.json" in said and "vikdf index images/" in said
+
+
+@pytest.mark.parametrize("command", ["verify", "state"])
+def test_the_help_of_what_looks_around_has_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert f"examples\n  vikdf {command} " in capsys.readouterr().out

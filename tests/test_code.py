@@ -1,8 +1,10 @@
 """vikdf/code.py follows a module's imports: every file that can change a stage's product, and no other."""
 
 import pytest
+import yaml
 
-from vikdf.code import code
+from vikdf import systems
+from vikdf.code import ROOT, code
 
 
 @pytest.fixture
@@ -65,3 +67,17 @@ def test_pretrain_needs_the_model_but_no_metric_and_tables_need_neither():
     assert "vikdf/model/vikdf.py" in code("pretrain")
     assert not [path for path in code("pretrain") + code("tables") if path.startswith("vikdf/metrics/")]
     assert not [path for path in code("tables") + code("evaluate") if path.startswith("vikdf/model/")]
+
+
+BASELINES = yaml.safe_load((ROOT / "params.yaml").read_text())["baselines"]
+TRAINED = {"sampling": ["sampling"], "pretrain": ["pretrain"], "features": ["features"]}  # work that state.claim keeps
+for name in ("vikdf", *BASELINES):
+    TRAINED |= {f"{stage} {name}": [stage, *systems.modules(name)] for stage in ("finetune", "generate")}
+
+
+@pytest.mark.parametrize("work", TRAINED)
+def test_no_reader_of_corpora_and_no_packer_is_code_of_what_is_captioned_or_trained(work):
+    followed = {path for module in TRAINED[work] for path in code(module)}
+    readers = {path for path in followed if path.startswith("vikdf/corpora/")}
+    assert readers | followed & {"vikdf/packing.py", "vikdf/shards.py", "vikdf/dialogues.py"} == set()
+    assert "vikdf/schemas.py" in followed

@@ -1,14 +1,17 @@
 """dialogues: the published files end in one table, fractions are nested, and dropped rows are counted."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 import yaml
 
-from vikdf import files, schemas
-from vikdf.dialogues import FRACTIONS, dialogues, fraction, read_split
+from vikdf import cli, files, schemas
+from vikdf.dialogues import dialogues, read_split
+from vikdf.fractions import FRACTIONS, fraction
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared/data"
@@ -220,5 +223,16 @@ def test_a_task_whose_name_leads_out_of_the_output_is_refused_before_anything_is
 
 def test_a_file_whose_rows_a_rule_drops_says_which_rule(tmp_path):
     one = entry(tmp_path, [talk(0)], form="reddit", context_turns=[1])
-    with pytest.raises(ValueError, match="context_of_2_turns 1.*vikdf validate --form reddit.*context_turns"):
+    with pytest.raises(ValueError, match="context_of_2_turns 1.*vikdf validate --form reddit .*context_turns"):
         read_split("reddit", "train", one, seed=1)
+
+
+def test_the_command_that_looks_at_an_unusable_file_can_be_typed_as_it_stands(tmp_path, capsys):
+    one = entry(tmp_path, [{"a": "x"}, {"a": "y"}], form="turns", columns=["a", "b"], separator=" EOS ")
+    with pytest.raises(ValueError, match="no usable row") as stop:
+        made(tmp_path, {"mine": one})
+    words = shlex.split(re.search("`(vikdf .*?)`; context_turns", str(stop.value)).group(1))
+    with pytest.raises(SystemExit):
+        cli.main(words[1:])
+    said = capsys.readouterr()
+    assert "2 missing_column" in said.out and "2 of 2 rows are bad" in said.err

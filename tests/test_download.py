@@ -2,13 +2,17 @@
 
 import email.message
 import email.utils
+import random
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
+from collections import Counter, defaultdict
 
 import pytest
+from hostile_hosts import answer
 from rough_web import drip, rough_web, said, to
 
 from vikdf.corpora import addresses, hops
@@ -78,6 +82,11 @@ def at_once(*sent: bytes):
         "http://[2606:4700::1%25eth0]/a.jpg": "refused_address",
         "http://[2606:4700::1]/a.jpg": "",
         "http://[fc00::1]/a.jpg": "refused_address",
+        "http://[fec0::1]/a.jpg": "refused_address",
+        "http://[feff::1]/a.jpg": "refused_address",
+        "http://[3fff::1]/a.jpg": "refused_address",
+        "http://[3fff:fff::1]/a.jpg": "refused_address",
+        "http://[3fff:1000::1]/a.jpg": "",
         "http://[ff02::1]/a.jpg": "refused_address",
         "http://localhost./a.jpg": "refused_address",
         "data:image/png;base64,AAAA": "refused_scheme",
@@ -281,10 +290,32 @@ def test_a_redirect_may_opt_out_too():
     assert one(to("/elsewhere", X_Robots_Tag="noai")) == (None, "opt_out")
 
 
-@pytest.mark.parametrize("value,seconds", [("120", 120), ("", 0), ("soon", 0), ("-5", 0), ("٣", 0)])
+NO_DAYS = [("Thu, 01 Dec 99999999999 16:00:00 GMT", 0), ("1 Dec 9 9:9:9", 0)]
+
+
+@pytest.mark.parametrize("value,seconds", [("120", 120), ("", 0), ("soon", 0), ("-5", 0), ("٣", 0), *NO_DAYS])
 def test_a_host_that_says_when_to_come_back_is_heard(value, seconds):
     data, status = one(at_once(said("503 Busy", Retry_After=value.encode().decode("latin-1"))))
     assert data is None and parted(status) == ("http_503", seconds)
+
+
+def test_nothing_that_a_host_says_escapes_as_an_error(monkeypatch):
+    def nowhere(*_, **__):
+        raise socket.gaierror("no name is known here")
+
+    monkeypatch.setattr(hops.socket, "getaddrinfo", nowhere)
+    draw, found, answers = random.Random(3), Counter(), defaultdict(lambda: at_once(said(body=BODY)))
+    with rough_web(answers) as web:
+        for _ in range(600):
+            sent = answer(draw)
+            answers["/x"] = at_once(sent)
+            data, status = download(web.url("/x"), web.limits(timeout=0.5), agent(""))
+            assert (data is not None) == (status == "ok") and re.fullmatch(r"[a-z_]+(\d+( \d+)?)?", status), (
+                sent,
+                status,
+            )
+            found[parted(status)[0]] += 1
+    assert len(found) > 12, "the answers are not all refused at their first line"
 
 
 def test_a_date_to_come_back_is_read_as_seconds():

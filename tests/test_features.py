@@ -16,7 +16,7 @@ from test_pretrain import SETTINGS, WEIGHTS, shards  # noqa: F401 - a fixture
 from vikdf import features, files, pretrain
 from vikdf.model.encoders import CLIP
 from vikdf.model.vikdf import VIKDFForPretraining
-from vikdf.shards import Shards
+from vikdf.samples import Shards
 
 CPU = torch.device("cpu")
 

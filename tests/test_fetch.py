@@ -63,6 +63,16 @@ def in_process(monkeypatch):
     )
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """A worker replaces these in its process, which here is also that of the next test."""
+    import img2dataset.distributor
+    import img2dataset.downloader
+
+    for module, name in ((img2dataset.downloader, "download_image"), (img2dataset.distributor, "tqdm")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+
+
 def test_only_what_may_pass_is_asked_again_and_pass_after_pass(tmp_path, monkeypatch, in_process):
     waited = []
     monkeypatch.setattr(fetch.time, "sleep", waited.append)
@@ -234,6 +244,15 @@ def test_the_sample_is_the_same_at_each_look_and_of_the_list_s_own(tmp_path):
         one, other = (given(web, tmp_path, [f"/{n}" for n in range(500)], name=name) for name in ("one", "other"))
     assert preflight.sample(one, 20) == preflight.sample(one, 20) != preflight.sample(other, 20)
     assert len(set(preflight.sample(one, 20))) == 20 and len(preflight.sample(one, 9999)) == 500
+
+
+def test_a_list_that_is_harmed_is_named_before_it_is_sampled(tmp_path):
+    one = List("list", tmp_path / "list.parquet", tmp_path / "list", 4)
+    schemas.write([{"id": str(number), "url": f"http://example.org/{number}"} for number in range(500)], one.urls, URLS)
+    data = one.urls.read_bytes()
+    one.urls.write_bytes(data[:4] + bytes(2000) + data[2004:])
+    with pytest.raises(ValueError, match="list.parquet is damaged .* to make it again"):
+        preflight.sample(one, 3)
 
 
 def test_a_bad_sample_stops_the_step_before_the_big_fetch_and_a_good_one_is_not_repeated(tmp_path, capsys):

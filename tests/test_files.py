@@ -87,7 +87,20 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "..", ".hidden", "", "a\0", "a\n", "C:\\x"])
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "..", ".hidden", "", "a\0", "a\n", "C:\\x", "-x"])
 def test_a_name_that_leads_out_of_a_folder_is_no_name(name):
     with pytest.raises(ValueError, match=r"sources.corpora has the name .*expected letters"):
         files.check_name(name, "sources.corpora")
+
+
+@pytest.mark.parametrize("name", ["my.corpus", "a" * 61, "größe", "two words"])
+def test_a_name_with_which_a_tar_s_member_cannot_begin_is_no_name(name):
+    with pytest.raises(ValueError, match="expected letters from a to z, digits, underscores and dashes, at most 60"):
+        files.check_name(name, "sources.corpora")
+
+
+def test_a_name_that_is_taken_is_no_name_in_capitals_either():
+    for name in ("all", "ALL"):
+        with pytest.raises(ValueError, match="which the reports use themselves: give it another one"):
+            files.check_name(name, "sources.corpora", ("all",))
+    files.check_name("all", "dialogues.corpora")

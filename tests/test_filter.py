@@ -12,10 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from vikdf import schemas
+from vikdf import cli, files, schemas
 from vikdf.filter.__main__ import filter_pairs
 from vikdf.filter.near import look
-from vikdf.filter.rules import CAPTION_RULES, NAMES, PICTURE_RULES, _detect, first, prepared
+from vikdf.filter.rules import CAPTION_RULES, ENGLISH, FOREIGN, NAMES, PICTURE_RULES, REPEATS, _detect, first, prepared
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared/data"
@@ -46,7 +46,7 @@ def run(folder: Path, *tables: list[dict], **overrides) -> tuple[list[dict], dic
     filter_pairs(**PARAMS | overrides, pairs=paths, output=folder / "out", state=folder / "state")
     report = pl.read_parquet(folder / "out/report.parquet").to_dicts()
     kept = schemas.read(folder / "out/pairs.parquet", schemas.PAIRS).to_pylist()
-    return kept, {(row["unit"], row["source"], row["reason"]): row["count"] for row in report}
+    return kept, {(row["unit"], row["source"], row["reason"]): row["count"] for row in report if row["count"]}
 
 
 DROPPED = {
@@ -133,12 +133,38 @@ def test_thousands_of_blocked_words_are_searched(tmp_path):
     assert judged(["this is word4999 here", "this is word50000 here"], blocklists=words) == ["blocked_word", ""]
 
 
-def test_pictures_from_a_blocked_host_and_from_those_below_it_go(tmp_path):
-    hosts = blocklists(tmp_path, hosts="example.org")
-    urls = ["https://example.org/a.jpg", "http://me@a.b.EXAMPLE.org:80/a.jpg", "https://notexample.org/example.org", ""]
-    rows = pl.DataFrame({"captions": [["a"]] * 4, "url": urls, "width": 64, "height": 64})
-    found = rows.select(first(PICTURE_RULES, prepared(PARAMS | {"blocklists": hosts}))).to_series()
-    assert [NAMES[number] for number in found] == ["blocked_host", "blocked_host", "", ""]
+HOSTS = {  # with example.org, b.example.net. and `local` on the list
+    "https://example.org/a.jpg": True,
+    "http://me@a.b.EXAMPLE.org:80/a.jpg": True,
+    "http://example.org./a.jpg": True,
+    "http://a.example.org.:80/a.jpg": True,
+    "http://a.b.c.d.e.f.g.h.example.org/a.jpg": True,
+    "http://me@you@example.org/a.jpg": True,
+    "http://a.b.example.net/a.jpg": True,
+    "http://printer.local/a.jpg": True,
+    "https://notexample.org/example.org": False,
+    "http://example.org.evil.com/a.jpg": False,
+    "http://example.net/b.example.net": False,
+    "http://local.com/a@example.org": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("url", HOSTS)
+def test_pictures_from_a_blocked_host_and_from_those_below_it_go(tmp_path, url):
+    hosts = blocklists(tmp_path, hosts="example.org\nb.example.net.\nlocal")
+    rows = pl.DataFrame({"captions": [["a"]], "url": url, "width": 64, "height": 64})
+    found = rows.select(first(PICTURE_RULES, prepared(PARAMS | {"blocklists": hosts}))).item()
+    assert NAMES[found] == ("blocked_host" if HOSTS[url] else "")
+
+
+def test_without_a_pattern_no_text_is_boilerplate():
+    assert judged(["a red dog in the garden", "stock photo of a dog"], boilerplate=[]) == ["", ""]
+
+
+def test_no_foreign_word_stands_twice_and_none_is_english():
+    words = FOREIGN.split("|")
+    assert len(set(words)) == len(words) and not set(words) & set(ENGLISH.split("|"))
 
 
 def test_a_blocked_picture_goes(tmp_path):
@@ -171,7 +197,6 @@ DETECTOR = {"name": "py3langid", "languages": ["en"], "sure": 0.5}
 
 
 def test_an_installed_detector_drops_other_languages(tmp_path):
-    pytest.importorskip("py3langid", reason="the optional language detector is not installed")
     texts = [
         "kot siedzi pod czerwonym dachem i patrzy przed siebie",
         "a cat sits on the red roof and looks at the birds",
@@ -179,6 +204,21 @@ def test_an_installed_detector_drops_other_languages(tmp_path):
     rows = [pair(number, [text]) for number, text in enumerate(texts)]
     kept, counts = run(tmp_path, rows, detector=DETECTOR)
     assert [row["captions"] for row in kept] == [texts[1:]] and counts["caption", "a", "detected_language"] == 1
+
+
+def test_another_version_of_the_detector_decides_anew_and_without_one_none_is_asked_for(tmp_path, monkeypatch):
+    rows = [pair(0, ["a cat sits on the red roof and looks at the birds"])]
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr("importlib.metadata.version", lambda name, version=version: f"{name} {version}")
+        run(tmp_path, rows, detector=DETECTOR)
+    assert len(list(tmp_path.glob("state/filter/*"))) == 2
+    run(tmp_path, rows, detector=None)
+    works = [json.loads(path.read_text())["params"] for path in tmp_path.glob("state/filter/*/work.json")]
+    assert sorted(work.get("the detector", "") for work in works) == [
+        "",
+        "py3langid py3langid 1",
+        "py3langid py3langid 2",
+    ]
 
 
 def test_a_detector_that_is_not_there_is_named_with_its_cure(monkeypatch):
@@ -255,3 +295,31 @@ def test_a_damaged_table_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="x.parquet is damaged"):
         filter_pairs(**PARAMS, pairs=[tmp_path / "x.parquet"], output=tmp_path / "out", state=tmp_path / "state")
+
+
+def test_a_rule_that_was_asked_and_dropped_nothing_is_in_the_report_with_a_zero(tmp_path):
+    words = blocklists(tmp_path, words="blocked")
+    run(tmp_path, [pair(0, ["a red dog here"])], [pair(1, ["a blue cat there"], source="b")], blocklists=words)
+    report = pl.read_parquet(tmp_path / "out/report.parquet")
+    off = {"blocked_host", "blocked_picture", "detected_language"}
+    for source in ("a", "b"):
+        of = {unit: report.filter(source=source, unit=unit) for unit in ("picture", "caption")}
+        assert {*of["picture"]["reason"]} == {"kept", *NAMES[1:]} - off
+        assert {*of["caption"]["reason"]} == {"kept", *CAPTION_RULES, *REPEATS} and of["caption"]["count"].sum() == 1
+    lines = (tmp_path / "out/report.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines if ": " in line] == ["dropped nothing", "were not asked"] * 2
+    assert (
+        "small, unreadable" in lines[3]
+        and lines[4] == "were not asked: blocked_host, blocked_picture, detected_language"
+    )
+
+
+def test_the_filters_manifest_names_its_files_and_verify_reads_it(tmp_path):
+    run(tmp_path, [pair(0, ["a red dog here"]), pair(1, ["IMG_1"])])
+    manifest = files.read_json(tmp_path / "out/manifest.json")
+    assert manifest["pictures"] == manifest["captions"] == {"kept": 1, "read": 2}
+    assert manifest["files"].keys() == {"pairs.parquet", "report.parquet", "report.txt", "report.svg"}
+    cli.verify(tmp_path / "out")
+    (tmp_path / "out/pairs.parquet").write_bytes(b"other")
+    with pytest.raises(ValueError, match="pairs.parquet has changed"):
+        cli.verify(tmp_path / "out")

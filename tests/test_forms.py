@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_values_of_a_list_that_are_no_captions_are_counted_beside_the_good_rows(
     said = [["two", "captions"], "x" * 10_001, "a\0b", 7, None, [3], "fine"]
     lines = [json.dumps({"u": URL, "c": caption}) for caption in said] + [json.dumps({"u": 3, "c": "x"}), '{"u": ""}']
     found = read(form="list", list=write(tmp_path / "x.jsonl", "\n".join(lines)), url="u", caption="c")
-    reasons = ["", "long_caption", "nul_bytes", "bad_row", "bad_row", "bad_row", "", "bad_row", "wrong_columns"]
+    reasons = ["", "long_caption", "nul_bytes", "bad_row", "bad_row", "bad_row", "", "bad_row", "missing_column"]
     assert [row["status"] for row in found] == reasons
     assert [row["line"] for row in found] == list(range(1, 10)) and found[0]["captions"] == ["two", "captions"]
 
@@ -291,6 +292,36 @@ def test_links_and_devices_in_a_tar_or_folder_are_not_followed(tmp_path):
 def test_what_is_neither_folder_zip_nor_tar_is_named(tmp_path, data):
     with pytest.raises(ValueError, match="x.any"):
         read(form="folder", images=write(tmp_path / "x.any", data), captions=None)
+
+
+# Parquet
+
+
+def test_a_parquet_is_read_in_the_memory_of_a_part_of_it(tmp_path):
+    rows = 64 * 256
+    texts = pa.array([random.Random(number).randbytes(500).hex() for number in range(rows)])
+    pq.write_table(pa.table({"a": texts}), tmp_path / "x.parquet", row_group_size=256, compression="none")
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in tables.rows(tmp_path / "x.parquet"))
+    assert most < texts.nbytes / 4
+
+
+NEVER = {"timestamp[s]": 2**50, "timestamp[us]": 2**62, "duration[s]": 2**60}
+KINDS = [
+    pa.timestamp("s"),
+    pa.timestamp("us"),
+    pa.timestamp("us", "No/Where"),
+    pa.date32(),
+    pa.duration("s"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_time_that_no_calendar_has_costs_its_own_row_alone(kind, tmp_path):
+    never = pa.array([None, NEVER.get(str(kind), 2**30), None], pa.int32() if kind == pa.date32() else pa.int64())
+    pq.write_table(pa.table({"a": ["x", "y", "z"], "when": never.view(kind)}), tmp_path / "x.parquet")
+    found = [row if isinstance(row, str) else row["a"] for _, row in tables.rows(tmp_path / "x.parquet")]
+    assert found == ["x", "bad_value", "z"]
 
 
 # Webdataset

@@ -10,7 +10,7 @@ import packs
 import pytest
 
 from vikdf import cli, files
-from vikdf.shards import Shards, harm
+from vikdf.samples import Shards, harm
 
 
 def write(path: Path, members: dict[str, bytes]) -> Path:

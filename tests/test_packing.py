@@ -11,7 +11,7 @@ import pytest
 from packs import ROWS, key, pack
 
 from vikdf import files, packing, schemas
-from vikdf.shards import Shards
+from vikdf.samples import Shards
 
 KILLED = """
 import os, signal, sys
@@ -72,6 +72,11 @@ def test_a_second_process_is_refused_while_the_first_packs(tables):
         with pytest.raises(ValueError, match="is being packed by another process"):
             pack(tables)
         (folder / "index.parquet").write_bytes(b"")
+
+
+def test_an_input_that_would_block_is_not_taken_for_another_process(tables):
+    with pytest.raises(BlockingIOError, match="the disk"), packing.begun(tables / "shards", {}):
+        raise BlockingIOError("the disk would block")
 
 
 def test_shards_that_were_there_are_replaced_only_when_the_new_ones_are_whole(tables):

@@ -160,6 +160,103 @@ def test_flags_are_quoted_for_the_shell_and_nested_values_are_json():
     assert params.as_flags(values) == """--min-words 3 --name 'a b' --sizes '{"x": 1}' --none null --on true"""
 
 
+def loaded(tmp_path, change) -> dict:
+    """The shipped params after this change, as `vikdf validate` and Snakemake load them."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    change(values)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(("where", "entry", "said"), [
+    ("dialogues", {"form": "reddit", "context_turns": "any", "separator": "|"}, "reddit takes .*`separator` is unknown"),
+    ("dialogues", {"form": "turns", "test": "x", "columns": [0, "b"]}, r"columns is \[0, 'b'\], expected names, or numbers"),
+    ("dialogues", {"form": "probe"}, "dialogues.corpora.mine names no file"),
+    ("sources", {"form": "list", "list": "x", "url": 1, "caption": "TEXT"}, "sources.corpora.mine: url is 1 and caption 'TEXT'"),
+    ("sources", {"form": "cc3m", "list": "x", "images": "y"}, "form cc3m takes list; `images` is unknown"),
+])  # fmt: skip
+def test_an_option_of_another_form_is_named_before_anything_runs(where, entry, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        loaded(tmp_path, lambda values: values[where]["corpora"].update(mine=entry))
+
+
+def test_a_file_of_a_world_that_is_not_drawn_is_named(tmp_path):
+    said = "`backbones.models.clip.pairs` is data/sources/world/\\S+, which is drawn by sources.world, and that is null"
+    with pytest.raises(ValueError, match=said):
+        loaded(
+            tmp_path, lambda values: values["sources"].update(world=None, corpora={"a": {"form": "cc3m", "list": "x"}})
+        )
+
+
+def files(raw: dict, **changes) -> None:
+    """Looks for the files of a run with one list, data/a.tsv, in the folder where the test stands."""
+    values = {"sources": {"world": None, "raw": raw, "corpora": {"a": {"form": "cc3m", "list": "data/a.tsv"}}}}
+    params.check_files(values | changes)
+
+
+@pytest.fixture
+def stands(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.tsv").write_bytes(b"a\tb\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("raw", "cure"), [
+    ({"url": "https://a.org/a", "bytes": 9}, "delete it, and it is fetched anew"),
+    ({"by_hand": "open a.org", "bytes": 9}, "by hand: open a.org"),
+])  # fmt: skip
+def test_a_raw_file_that_was_cut_is_named_with_both_sizes_and_the_cure(raw, cure, stands):
+    with pytest.raises(ValueError, match=f"data/a.tsv has 4 bytes, but `sources.raw` says 9; {cure}"):
+        files({"data/a.tsv": raw})
+
+
+def test_a_raw_file_of_the_size_or_out_of_an_archive_of_that_size_is_fine(stands):
+    files({"data/a.tsv": {"url": "https://a.org/a", "bytes": 4}})
+    files({"data/a.tsv": {"url": "https://a.org/a", "bytes": 9, "member": "a.tsv"}})
+    files({"data/a.tsv": {"url": "https://a.org/a", "bytes": None}})
+
+
+def test_a_small_raw_file_with_another_digest_is_named(stands):
+    with pytest.raises(ValueError, match=r"data/a.tsv has sha256 \w{64}, but `sources.raw` says 0{64}"):
+        files({"data/a.tsv": {"by_hand": "open a.org", "bytes": 4, "sha256": "0" * 64}})
+
+
+@pytest.mark.parametrize(("raw", "cure"), [
+    ({}, "`sources.corpora.a.list` of params.yaml names it"),
+    ({"data/a.tsv": {"url": "https://a.org/a", "bytes": 9, "member": "a.tsv"}}, "delete it"),
+])  # fmt: skip
+def test_an_empty_raw_file_is_named_even_where_no_size_is_known(raw, cure, stands):
+    (stands / "data/a.tsv").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"data/a.tsv is empty; {cure}"):
+        files(raw)
+
+
+def test_what_a_person_fetches_may_have_a_size_and_a_digest_but_no_member(tmp_path):
+    entry = {"by_hand": "open a.org", "bytes": 4, "sha256": "0" * 64}
+    loaded(tmp_path, lambda values: values["sources"].update(raw={"data/a.tsv": entry}))
+    with pytest.raises(
+        ValueError, match="unknown key `sources.raw.data/a.tsv.member`; known here: by_hand, bytes, sha256"
+    ):
+        loaded(tmp_path, lambda values: values["sources"].update(raw={"data/a.tsv": entry | {"member": "a"}}))
+
+
+@pytest.mark.parametrize(("where", "section"), [
+    ("filter.blocklists.words", {"filter": {"blocklists": {"words": "lost.txt", "hosts": None}}}),
+    ("caption.forbid_joint.lexicon", {"caption": {"forbid_joint": {"lexicon": "lost.txt"}}}),
+    ("backbones.models.bert.texts", {"backbones": {"models": {"bert": {"texts": "lost.txt"}}}}),
+])  # fmt: skip
+def test_every_other_file_that_the_params_name_is_asked_for_too(where, section, stands):
+    with pytest.raises(ValueError, match=f"lost.txt is missing: `{where}` of params.yaml names it; .*(null|README)"):
+        files({}, **section)
+
+
+def test_a_file_that_the_run_makes_is_not_asked_for_and_an_empty_blocklist_is_one(stands):
+    (stands / "none.txt").touch()
+    made = {"models": {"clip": {"pairs": "data/filter/pairs.parquet"}}}
+    files({}, backbones=made, filter={"blocklists": {"words": "none.txt"}})
+
+
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_valid(path):
     params.load(path)

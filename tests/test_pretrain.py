@@ -177,7 +177,7 @@ def test_a_weight_of_zero_leaves_the_loss_and_its_parts_out(shards, backbones, t
 
 
 def test_shuffled_pairs_have_no_fixed_point_among_the_trained_ones(shards):
-    from vikdf.shards import Shards
+    from vikdf.samples import Shards
 
     data = Shards(shards)
     rows, held = pretrain.split(len(data), 4, seed=1)

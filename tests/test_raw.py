@@ -4,18 +4,16 @@ import errno
 import gzip
 import hashlib
 import http.server
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
 from pathlib import Path
 
+import members
 import pytest
 
 from vikdf.corpora import raw
@@ -51,8 +49,10 @@ class Host(http.server.BaseHTTPRequestHandler):
         sent = body[begin:]
         code = 206 if begin else 200
         ranges = {"Content-Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
-        cut = {"cut": 300_000, "no_ranges": 300_000 if times == 1 else len(sent), "slow": 200_000}.get(what, len(sent))
-        self._say(code, sent[:cut], length=len(sent), ETag=Host.tag, **ranges)
+        once = 300_000 if times == 1 else len(sent)
+        cut = {"cut": 300_000, "shy": 300_000, "no_ranges": once, "once": once, "slow": 200_000}.get(what, len(sent))
+        tag = {} if not Host.tag or (what == "shy" and begin) else {"ETag": Host.tag}
+        self._say(code, sent[:cut], length=len(sent), **tag, **ranges)
         if what == "slow" and times == 1:
             time.sleep(30)
 
@@ -127,6 +127,24 @@ def test_a_file_that_changed_between_two_tries_is_not_patched_together(host, tmp
     assert obtain(tmp_path, host, "cut").read_bytes() == BODY[::-1]
 
 
+@pytest.mark.parametrize(("entry", "asked"), [({}, None), ({"sha256": SHA256}, "bytes=300000-")])
+def test_what_no_version_and_no_digest_can_hold_together_is_begun_anew(host, tmp_path, entry, asked):
+    Host.tag = ""
+    assert obtain(tmp_path, host, "once", **entry).read_bytes() == BODY
+    assert spans("once") == [None, asked]
+
+
+def test_a_version_is_remembered_though_the_answer_to_a_range_leaves_it_out(host, tmp_path):
+    assert obtain(tmp_path, host, "shy").read_bytes() == BODY
+    assert spans("shy") == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+def test_a_host_s_own_words_cannot_steer_the_terminal(host, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Host, "protocol_version", "\x1b[2J")
+    refused(tmp_path, host, "ranges", "BadStatusLine")
+    assert r"\x1b[2J" in (err := capsys.readouterr().err) and "\x1b" not in err
+
+
 def test_a_host_that_is_sick_for_a_moment_is_asked_again(host, tmp_path):
     assert obtain(tmp_path, host, "sick").read_bytes() == BODY
 
@@ -183,19 +201,8 @@ def test_a_fetch_that_was_killed_goes_on_from_what_it_had(host, tmp_path):
     assert spans("slow")[:2] == [None, "bytes=200000-"]
 
 
-def archive_of(kind: str, **members: bytes) -> bytes:
-    stream = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as made:
-            for name, data in members.items():
-                made.writestr(name, data)
-        return stream.getvalue()
-    with tarfile.open(fileobj=stream, mode="w:gz") as made:
-        for name, data in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(data)
-            made.addfile(about, io.BytesIO(data))
-    return stream.getvalue()
+def archive_of(kind: str, **files: bytes) -> bytes:
+    return members.zipped(files) if kind == "zip" else members.tar(files, "w:gz")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -24,7 +24,7 @@ from campaign import counts, run, sample, sound, vikdf
 from checkpoints import write_clip
 
 from vikdf import schemas
-from vikdf.shards import Shards
+from vikdf.samples import Shards
 
 CC3M = "cc3m/Validation_GCC-1.1.0-Validation.tsv"
 PICTURES = {"image/jpeg", "image/png", "image/gif"}  # what the report's programme found in the answers, by their bytes

@@ -11,7 +11,7 @@ import pytest
 from packs import ROWS, alter, key, pack
 
 from vikdf import cli, files, schemas
-from vikdf.shards import Shards, harm
+from vikdf.samples import Shards, cure, harm
 
 
 @pytest.fixture
@@ -73,16 +73,26 @@ def test_the_manifest_counts_and_every_file_agrees_with_it(packed):
 
 
 @pytest.mark.parametrize("name", ["00001.tar", "index.parquet", "manifest.json"])
-def test_a_missing_file_is_named_with_the_command_that_makes_it(packed, name):
+def test_a_missing_file_is_named_with_what_makes_it_again(packed, name):
     (packed / name).unlink()
-    with pytest.raises(ValueError, match=rf"{name} is missing.*snakemake --cores all --force .*manifest.json"):
+    cure = (
+        "`vikdf index .*` makes their index again"
+        if name == "index.parquet"
+        else "make the shards again: .*--force shards"
+    )
+    with pytest.raises(ValueError, match=rf"{name} is missing.*{cure}"):
         Shards(packed)
+
+
+def test_the_cure_of_harmed_shards_is_a_target_of_snakemake_wherever_they_lie(packed):
+    target = re.search("`snakemake --cores all --force (.*)`", cure(packed)).group(1)
+    assert f"rule {target}:" in (Path(__file__).parent.parent / "workflow/rules/shards.smk").read_text()
 
 
 def test_a_shard_of_another_size_is_named(packed):
     with open(packed / "00002.tar", "ab") as stream:
         stream.write(b"x")
-    with pytest.raises(ValueError, match="00002.tar was changed.*snakemake.*harmed='skip'"):
+    with pytest.raises(ValueError, match="00002.tar was changed.*make the shards again.*harmed='skip'"):
         Shards(packed)
 
 
@@ -181,7 +191,16 @@ def test_verify_names_all_harmed_files_at_once_and_how_many_samples_they_cost(pa
     said = capsys.readouterr().err
     assert "00000.tar was changed, its sha256 is not the manifest's: 1 of its 3 samples" in said
     assert "00001.tar was changed, it is 700 bytes long" in said and "00002.tar is missing: all" in said
-    assert "cure: run `snakemake --cores all --force" in said
+    assert "cure: copy the shards anew, or make the shards again" in said
+
+
+def test_verify_of_a_harmed_index_names_the_command_that_makes_it_again(packed, capsys):
+    (packed / "index.parquet").unlink()
+    with pytest.raises(SystemExit):
+        cli.main(["verify", str(packed)])
+    assert f"cure: where the tars are whole, `vikdf index {packed}` makes" in capsys.readouterr().err
+    cli.main(["index", str(packed)])
+    cli.main(["verify", str(packed)])
 
 
 def test_verify_without_a_sound_index_still_names_the_harmed_tars(packed, capsys):

@@ -5,17 +5,24 @@ import dataclasses
 import http.server
 import io
 import json
+import re
+import shlex
 import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from PIL import Image
 
-from vikdf import files, schemas
+import vikdf.sources
+from vikdf import files, flags, params, schemas
 from vikdf.corpora import failures
 from vikdf.corpora.addresses import Limits, address_status
+from vikdf.corpora.fetch import fetch
+from vikdf.corpora.pairs import TAKEN, check_entries
 from vikdf.corpora.pictures import examine
 from vikdf.sources import rows, sources
 
@@ -140,6 +147,59 @@ def test_every_row_of_a_list_ends_with_a_picture_or_a_reason(web, tmp_path):
     assert (tmp_path / "again/cc3m.parquet").read_bytes() == (tmp_path / "out/cc3m.parquet").read_bytes()
 
 
+def of_list(path: Path, port: int, tmp_path: Path) -> dict:
+    """The arguments of a run over one list."""
+    run = {"corpora": {"cc3m": {"form": "cc3m", "list": str(path)}}, "raw": {}, "world": {"port": port}, **FETCH}
+    return run | {"state": tmp_path / "state", "output": tmp_path / "out"}
+
+
+def test_a_list_that_is_changed_while_it_is_fetched_joins_no_caption_to_a_strange_picture(web, tmp_path, monkeypatch):
+    path, write = tmp_path / "list.tsv", vikdf.sources._write
+    run = of_list(path, web, tmp_path)
+    lines = [f"a thing called {name}\thttp://127.0.0.1:{web}/ok/{name}\n" for name in "abc"]
+    path.write_text("".join(lines))
+    sources(**run)
+    asked, other = len(Web.asked), lines[0].replace("/ok/a", "/ok/z")
+    for changed in (
+        [other, *lines],
+        [*lines, other],
+        lines[:-1],
+        [other, *lines[1:]],
+        lines[::-1],
+        ["no row\n", *lines],
+    ):
+        path.write_text("".join(lines))
+        with monkeypatch.context() as at_last:
+            at_last.setattr(
+                "vikdf.sources._write", lambda *a, text=changed: (path.write_text("".join(text)), write(*a))[1]
+            )
+            with pytest.raises(ValueError, match=r"list\.tsv was changed while it was fetched.*run this step again"):
+                sources(**run)
+        assert not (tmp_path / "out/manifest.json").exists()
+    path.write_text("".join(lines))
+    sources(**run)
+    assert len(Web.asked) == asked and (tmp_path / "out/manifest.json").exists()
+
+
+def test_another_run_s_list_of_the_same_name_does_not_take_the_place_of_the_one_that_is_fetched(
+    web, tmp_path, monkeypatch
+):
+    for name, url in {"ours": f"http://127.0.0.1:{web}/ok", "other": "file:///etc/passwd"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.tsv").write_text(f"a caption\t{url}\n" * 3)
+    other = of_list(tmp_path / "other/list.tsv", web, tmp_path) | {"output": tmp_path / "other"}
+
+    def fetched(*given):
+        monkeypatch.setattr("vikdf.sources.fetch", fetch)
+        sources(**other)
+        fetch(*given)
+
+    monkeypatch.setattr("vikdf.sources.fetch", fetched)
+    sources(**of_list(tmp_path / "ours/list.tsv", web, tmp_path))
+    table = schemas.read(tmp_path / "out/cc3m.parquet", schemas.PAIRS).to_pylist()
+    assert [row["status"] for row in table] == ["ok"] * 3
+
+
 def read(entry: dict) -> list[dict]:
     return list(rows("name", entry, LIMITS))
 
@@ -247,3 +307,81 @@ def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
     run = {"raw": {}, "world": None, **FETCH, "output": tmp_path, "state": tmp_path}
     with pytest.raises(ValueError, match="unknown form 'laion'.*coco, cc3m, cc12m, sbu"):
         sources(corpora={"x": {"form": "laion", "list": "x"}}, **run)
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "Failures", "my.corpus", "a" * 61, "ä", "a b"])
+def test_a_corpus_name_that_a_later_stage_cannot_take_is_refused_at_once(name):
+    with pytest.raises(ValueError, match="sources.corpora has the name"):
+        check_entries({name: {"form": "cc3m", "list": "list.tsv"}})
+    schema = yaml.safe_load(params.SCHEMA.read_text())["properties"]["sources"]["properties"]["corpora"]
+    assert not Draft202012Validator(schema["propertyNames"]).is_valid(name)
+
+
+@pytest.mark.parametrize("name", ["cc3m", "my_corpus", "all_of_it", "a" * 60])
+def test_a_corpus_may_be_called_by_letters_digits_and_underscores(name):
+    check_entries({name: {"form": "cc3m", "list": "list.tsv"}})
+    schema = yaml.safe_load(params.SCHEMA.read_text())["properties"]["sources"]["properties"]["corpora"]
+    assert Draft202012Validator(schema["propertyNames"]).is_valid(name)
+
+
+@pytest.mark.parametrize("entry", [None, "list.tsv", ["cc3m"]])
+def test_an_entry_that_is_none_is_refused_with_an_example(entry):
+    with pytest.raises(ValueError, match="sources.corpora.x is .*: expected an entry such as {form: cc3m"):
+        check_entries({"x": entry})
+
+
+@pytest.mark.parametrize("key", ["threads", "processes", "urls_per_shard", "passes", "per_host"])
+def test_a_number_that_must_be_one_or_more_is_named(key, tmp_path):
+    run = {"raw": {}, "world": None, **FETCH, "output": tmp_path, "state": tmp_path} | {key: 0}
+    with pytest.raises(ValueError, match=f"sources.{key} is 0: expected 1 or more"):
+        sources(corpora={}, **run)
+
+
+def test_the_command_in_the_help_names_every_flag_and_can_be_typed():
+    parser = flags.parser(sources)
+    command = re.search(r"^ +python -m vikdf.sources (.*?)\n\n", parser.format_help(), flags=re.M | re.S).group(1)
+    given = vars(parser.parse_args(shlex.split(command.replace("\\\n", " "))))
+    assert list(given["corpora"]) == ["mine"] and given["world"] is None
+    check_entries(given["corpora"])
+
+
+EMPTY = {"form": "list", "list": "list.jsonl", "url": "u", "caption": "c"}
+
+
+def test_a_corpus_without_a_row_is_named(web, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.jsonl").touch()
+    run = {"raw": {}, "world": {"port": web}, **FETCH, "state": tmp_path / "state", "output": tmp_path / "out"}
+    with pytest.raises(ValueError, match="sources.corpora.mine: list.jsonl holds no row"):
+        sources(corpora={"mine": EMPTY}, **run)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+@pytest.mark.parametrize("least,stops", [(0.5, False), (0.51, True), (0, False)])
+def test_a_folder_in_which_too_few_pictures_are_there_stops_with_the_reasons(tmp_path, least, stops):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.jpg").write_bytes(picture())
+    (tmp_path / "t.csv").write_text("file,caption\na.jpg,one\nb.jpg,two\n")
+    entry = {"form": "folder", "images": str(tmp_path / "pictures"), "captions": str(tmp_path / "t.csv")}
+    run = {"corpora": {"mine": entry}, "raw": {}, "world": None, **FETCH, "min_success": least}
+    said = (
+        r"mine: 1 of 2 rows have a picture in .*pictures, less than sources.min_success = 0.51; the others: missing 1"
+    )
+    with pytest.raises(ValueError, match=said) if stops else contextlib.nullcontext():
+        sources(**run, state=tmp_path / "state", output=tmp_path / "out")
+    assert (tmp_path / "out/manifest.json").exists() == (not stops)
+
+
+def test_a_list_may_be_a_folder_of_parts_which_are_read_in_the_order_of_their_names(tmp_path):
+    entry, row = (
+        {"form": "list", "list": str(tmp_path), "url": "u", "caption": "c"},
+        '{"u": "http://a.org/b", "c": "%s"}\n',
+    )
+    with pytest.raises(ValueError, match="is a folder without a list in it"):
+        read(entry)
+    for name in ("1.jsonl", "0.jsonl"):
+        (tmp_path / name).write_text(row % name + row % "more")
+    (tmp_path / "2.tsv").write_text("c\tu\nlast\thttp://a.org/b\n")
+    (tmp_path / "_SUCCESS").touch()
+    found = [(row["captions"][0], row["line"]) for row in read(entry)]
+    assert found == [("0.jsonl", 1), ("more", 2), ("1.jsonl", 3), ("more", 4), ("last", 6)]

@@ -170,6 +170,10 @@ def test_a_value_nested_to_the_limit_of_the_machine_is_a_bad_row_too(tmp_path):
     [
         ({"form": "redit"}, "unknown form 'redit' in dialogues.corpora.mine: expected one of reddit"),
         ({"form": "turns"}, "dialogues.corpora.mine names no columns"),
+        ({"train": "x"}, "unknown form None in dialogues.corpora.mine"),
+        ({"form": "turns", "columns": "a", "seperator": "|"}, "takes columns, separator, .*`seperator` is unknown"),
+        ({"form": "reddit", "separator": "|", "train": "x"}, "the form reddit takes .*; `separator` is unknown"),
+        ({"form": "probe"}, "names no file: expected one for some of train, valid, test"),
     ],
 )
 def test_a_wrong_entry_is_named_before_anything_is_read(entry, said):

@@ -1,11 +1,13 @@
 """validate: what is wrong in a file of pairs or dialogues, line by line, and the exit status that follows."""
 
+import gc
 import io
 import json
 import shlex
 import subprocess
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,23 @@ def test_addresses_are_checked_and_not_asked_for(tmp_path, capsys, monkeypatch):
         assert f"a.tsv:{line}: {reason}: " in out
 
 
+def test_the_lists_of_the_embedded_world_are_good_at_the_port_of_its_web_alone(tmp_path, capsys):
+    (tmp_path / "a.tsv").write_text("a cat\thttp://127.0.0.1:8765/1.jpg\na dog\thttp://127.0.0.1:8766/2.jpg\n")
+    status, out, _ = asked(capsys, tmp_path / "a.tsv")
+    assert status == 1 and "0 good, 2 bad" in out and "those of the embedded world are good with --port" in out
+    status, out, _ = asked(capsys, tmp_path / "a.tsv", "--port", "8765")
+    assert status == 1 and "1 good, 1 bad" in out and "a.tsv:2: refused_address: http://127.0.0.1:8766/2.jpg" in out
+
+
+def test_the_file_whose_lines_are_shown_is_closed(tmp_path, capsys):
+    path = write(tmp_path / "a.jsonl", [GOOD, "no json"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        assert "2: not_json: no json" in asked(capsys, path)[1]
+        gc.collect()
+    assert [str(each.message) for each in caught if each.category is ResourceWarning] == []
+
+
 def test_pictures_of_a_folder_and_of_a_tar_are_read(tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -227,6 +246,14 @@ def test_the_real_lists_and_dialogues_are_what_they_say(capsys):
         assert f"{name}: {count} rows, " in out
 
 
+@pytest.mark.parametrize("header", ["\x1b[2J,x", "url,caption,\x1b[2J\u202e", '"url","caption","\n\x1b[2J"'])
+def test_what_a_header_says_cannot_steer_the_terminal(header, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text(header + "\n" + "a,b,c\n"[: 2 * header.count(",") + 1] + "\n")
+    for flags in ([], ["--url", "lost", "--caption", "x"]):
+        _, out, err = asked(capsys, tmp_path / "a.csv", *flags)
+        assert r"\x1b[2J" in out + err and "\x1b" not in out + err and "\u202e" not in out + err
+
+
 def test_every_form_is_named_in_the_help(capsys):
     with pytest.raises(SystemExit):
         cli.main(["validate", "--help"])
@@ -238,3 +265,62 @@ def test_every_form_is_named_in_the_help(capsys):
 def test_the_examples_of_the_help_can_be_typed(example):
     words = shlex.split(example.split("   ")[0].strip())
     assert cli.parser().parse_args(words[1:]).does is validate.run
+
+
+def album(folder: Path) -> Path:
+    """A folder of two pictures and the table that captions them, as data/README.md has it."""
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.png").write_bytes(picture())
+    (folder / "captions.csv").write_text("file_name,text\na.png,a red square\nb.png,the same again\n")
+    return folder
+
+
+def test_a_folder_with_a_table_of_other_columns_is_read_as_the_flags_say(tmp_path, capsys):
+    folder = album(tmp_path / "album")
+    words = ["--captions", folder / "captions.csv", "--file", "file_name", "--caption", "text"]
+    status, out, err = asked(capsys, folder, *words)
+    assert status == 0 and "read as `folder`" in out and "2 rows, 2 good, 0 bad" in out, err
+
+
+def test_a_folder_without_captions_and_with_a_table_hints_at_the_flags(tmp_path, capsys):
+    folder = album(tmp_path / "album")
+    status, out, _ = asked(capsys, folder)
+    hint = f"vikdf validate {folder} --captions {folder}/captions.csv --file COLUMN --caption COLUMN"
+    assert status == 1 and "2 no_caption" in out and hint in out
+    (folder / "captions.csv").unlink()
+    assert "--captions" not in asked(capsys, folder)[1]
+
+
+TURNS, CHAT = {"turns": ["a", "b"]}, {"dialog": [["Happy", "a"], ["Sad", "b"]]}
+
+
+@pytest.mark.parametrize("bad", [{"oops": 1}, {"turns": "no list", "dialog": "none"}, "no json"])
+@pytest.mark.parametrize(
+    "good,form", [(TURNS, "turns"), (CHAT, "image_chat"), (GOOD | {"probe": {"noun": "v"}}, "probe")]
+)
+def test_a_few_bad_rows_at_the_beginning_do_not_spoil_the_guess(tmp_path, good, bad, form):
+    assert guess.entry_of(write(tmp_path / "a.jsonl", [bad] + [good] * 4))[0]["form"] == form
+
+
+def test_a_list_whose_first_line_is_endless_is_guessed_by_its_next_or_names_the_flag(tmp_path):
+    path = write(tmp_path / "a.tsv", ["x" * 10_000_000, *LIST.splitlines()])
+    assert guess.entry_of(path)[0]["form"] == "cc3m"
+    with pytest.raises(ValueError, match="its first line is too_long.*--form"):
+        guess.entry_of(write(tmp_path / "b.tsv", ["x" * 10_000_000]))
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.zst"])
+def test_a_packed_tar_is_refused_with_what_unpacks_it(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(b"x")
+    status, _, err = asked(capsys, tmp_path / name)
+    assert status == 1 and "unpack it into a new folder, `tar -xf" in err
+
+
+@pytest.mark.parametrize(
+    "words,said", [("--context-turns a", "'a' is no list of numbers"), ("--show=-1", "'-1' is no number")]
+)
+def test_a_number_that_is_none_is_named(capsys, words, said):
+    with pytest.raises(SystemExit):
+        cli.main(["validate", *words.split()])
+    assert said in capsys.readouterr().err

@@ -59,13 +59,15 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def paper(tmp_path) -> tuple[Path, list[Path]]:
-    """A tree with the paper's preset, and its raw files, all there and empty."""
+    """A tree with the paper's preset, and its raw files, all there, of the right size and with nothing in them."""
     place = copied(tmp_path / "tree", "paper")
     named = re.findall(r"data/raw/[\w./-]+", (place / "params.yaml").read_text())
     raw = [place / path for path in dict.fromkeys(named)]
+    entries = yaml.safe_load((place / "params.yaml").read_text())["sources"]["raw"]
     for path in raw:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        os.truncate(path, entries[str(path.relative_to(place))].get("bytes") or 1)  # holes: no disk is taken
     (place / "data/vectors").mkdir()
     return place, raw
 
@@ -266,6 +268,14 @@ def test_a_missing_raw_file_that_has_an_address_is_planned_and_one_that_is_there
     assert re.findall(r"^rule raw:\n +output: (\S+)", done.stdout, flags=re.M) == [str(raw[0].relative_to(place))]
 
 
+def test_a_raw_file_that_was_cut_is_named_before_the_first_job(paper):
+    place, _ = paper
+    os.truncate(place / "data/raw/cc12m/cc12m.tsv", 1000)
+    done = snakemake(place, "--dry-run")
+    assert done.returncode != 0 and "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+    assert "data/raw/cc12m/cc12m.tsv has 1000 bytes, but `sources.raw` says 2707204412; delete it" in done.stdout
+
+
 def test_a_raw_file_without_an_entry_is_named_with_where_it_was_asked_for(paper):
     place, raw = paper
     (place / "params.yaml").write_text(
@@ -274,5 +284,6 @@ def test_a_raw_file_without_an_entry_is_named_with_where_it_was_asked_for(paper)
     raw[0].unlink()
     done = snakemake(place)
     assert (
-        "is missing: `sources.corpora.coco` of params.yaml names it; it has no entry under `sources.raw`" in done.stdout
+        "is missing: `sources.corpora.coco.captions` of params.yaml names it; it has no entry under `sources.raw`"
+        in done.stdout
     )

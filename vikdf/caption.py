@@ -2,7 +2,7 @@
 
 In: the filtered pictures (PAIRS), an image-to-text folder of transformers, a CLIP folder.
 Out, all at once: <output>/captions.parquet (CAPTIONS: every candidate with its score and rank; `used` marks the best),
-report.txt and report.svg (scores and shares by origin, drops by rule).
+report.txt and report.svg (scores and shares by origin, drops by rule), manifest.json.
 Run: python -m vikdf.caption --pairs data/filter/pairs.parquet --output data/caption ... (--help names all)
 
 vikdf.sampling samples and scores, in state/caption/, and its key holds nothing of what is below: another threshold,
@@ -128,7 +128,7 @@ def caption(
     pairs: the filtered pictures (PAIRS)
     captioner: an image-to-text folder of transformers
     clip: a CLIP folder
-    output: folder of captions.parquet, report.txt and report.svg
+    output: folder of captions.parquet, report.txt, report.svg and manifest.json
     state_root: where sampled and scored captions are kept
     """
     if batch < candidates:
@@ -139,7 +139,8 @@ def caption(
     choice = Choice(keep=keep, synthetic=synthetic, min_score=min_score, seed=seed, lexicon=lexicon)
     report = Report(candidates, synthetic, min_score, [*RULES, LOW, sampling.BROKEN], lexicon)
     # of the code, what samples and scores alone: a new rule or another plot does not caption again either
-    with state.claim(state_root, "caption", ["sampling"], how | {"batch": batch}, inputs) as work:
+    params = how | {"batch": batch, "the numbers": sampling.where()}
+    with state.claim(state_root, "caption", ["sampling"], params, inputs) as work:
         if not work.finished:
             sampling.make(work, **inputs, **how, batch=batch)
         if 0 < synthetic < 1:
@@ -148,6 +149,8 @@ def caption(
             folder.mkdir()
             write(work.product / "scored.parquet", folder / "captions.parquet", choice, report)
             report.write(folder)
+            made = files.named([folder / name for name in ("captions.parquet", "report.txt", "report.svg")])
+            files.write_json(folder / "manifest.json", {"files": made} | report.counts())
     print(f"{output}/report.txt\n{report.text()}")
 
 
@@ -166,6 +169,8 @@ def write(scored: Path, path: Path, choice: Choice, report: Report) -> None:
 
 def read_lexicon(path: Path) -> dict[str, set[str]]:
     """{"nouns": [...], "attributes": {look: [...]}} as two sets of words."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: `caption.forbid_joint.lexicon` names it; write null there to drop none")
     words = files.read_json(path)
     return {"nouns": set(words["nouns"]), "looks": {word for values in words["attributes"].values() for word in values}}
 

@@ -5,6 +5,7 @@ Heavy libraries are imported by the command that needs them, so that --help answ
 """
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vikdf import files, use, validate
+from vikdf.flags import printable
 
 EXAMPLES = """
 examples
@@ -28,6 +30,31 @@ examples
   vikdf reply results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf draw results/finetune/vikdf-zero-s1 "what colour is the kettle?" --output kettle.png
+"""
+VERIFY = """
+FOLDER and all below it are looked through for manifest.json, which each step writes last, with the sha256 of its files.
+Every file is read once. Exit status 1 if one is missing or was changed; each line then says how to get it back. Nothing is mended.
+
+examples
+  vikdf verify                 all of data/
+  vikdf verify data/shards     the shards alone, and which samples a harmed tar costs
+"""
+INDEX = """
+The tars hold samples as webdataset has them: a picture and a .json or .txt under one key. They are not changed; FOLDER gets
+index.parquet, where each sample lies, and manifest.json, with counts, what was left out by reason, and the sha256 of each tar.
+Afterwards `vikdf verify FOLDER` checks them, and vikdf.samples.Shards reads any sample by its number.
+A folder of tars that the pipeline shall learn from needs no index: name it in params.yaml as a corpus of the form webdataset.
+
+example
+  vikdf index images/          images/ is what img2dataset wrote with --output_format webdataset
+"""
+STATE = """
+A line a piece of work: finished or half done, its size, its folder. What is finished is not done again while its inputs and code
+are the same; what is half done goes on when its step is run again. A folder that is deleted is done anew.
+
+examples
+  vikdf state                  all work in state/
+  vikdf state /disk/state      another folder
 """
 PLAN = """
 Read the page from its end: whether each stage fits into the GPU, then the hours; the memory's parts, above, say what to change.
@@ -57,28 +84,59 @@ def plan(given: argparse.Namespace) -> None:
 
 def verify(folder: Path) -> None:
     """Every file that a manifest names is there with the sha256 that the manifest gives."""
+    _check_folder(folder)
     manifests = sorted(folder.rglob("manifest.json"))
     if not manifests:
         raise ValueError(f"no manifest.json below {folder}: nothing has been made yet; run `snakemake --cores all`")
     wrong = [line for path in manifests for line in _harmed(path)]
     if wrong:
-        raise ValueError("\n".join(["these are not as their manifests say:", *wrong]))
+        raise ValueError("\n".join([f"below {folder} not all is as its manifest says:", *wrong]))
     print(f"{len(manifests)} manifests below {folder}: every file they name is whole")
 
 
 def index(folder: Path) -> None:
     from vikdf import index as indexes
 
+    _check_folder(folder)
     indexes.index(folder)
 
 
-def _harmed(manifest: Path) -> list[str]:
-    said, lines, target = files.read_json(manifest), [], manifest
-    if "index.parquet" in said.get("files", {}):
-        from vikdf import shards
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "is missing"
+        raise ValueError(f"{folder} {what}: expected a folder that was made or copied before")
 
-        lines = [f"  {each}" for each in shards.harm(manifest.parent)]
-        return [*lines, f"  cure: {shards.cure(manifest.parent)}"] if lines else []
+
+def _harmed(manifest: Path) -> list[str]:
+    try:
+        return _harms(manifest, _told(manifest))
+    except ValueError as error:  # the manifest itself is harmed; the others are looked at all the same
+        return [f"  {error}"]
+
+
+def _told(manifest: Path) -> dict:
+    """What a manifest says; a ValueError for one that names nothing: it would be true whatever became of the files."""
+    said = files.read_json(manifest)
+    cure = "delete it and run the step that makes it again, or copy the folder anew"
+    if not isinstance(said, dict):
+        raise ValueError(f"{manifest} is no manifest, expected an object that names files: {cure}")
+    for name, kinds in {"files": dict, "sha256": (dict, str)}.items():
+        if name in said and not isinstance(said[name], kinds):
+            raise ValueError(f"{manifest} is no manifest, its `{name}` is {json.dumps(said[name])[:40]}: {cure}")
+    if not isinstance(said.get("sha256"), str) and not _digests(said):
+        raise ValueError(f"{manifest} is no manifest, it names no file with its sha256: {cure}")
+    return said
+
+
+def _harms(manifest: Path, said: dict) -> list[str]:
+    lines, target = [], manifest
+    if "index.parquet" in said.get("files", {}):
+        from vikdf import samples
+
+        found = samples.harm(manifest.parent)
+        alone = {each.path.name for each in found} == {"index.parquet"}
+        cure = f"  cure: {samples.cure(manifest.parent, alone)}"
+        return [*(f"  {each}" for each in found), cure] if found else []
     for name, digest in sorted(_digests(said).items()):
         path = manifest.parent / name
         if not path.exists():
@@ -134,41 +192,42 @@ def ui(host: str, port: int) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="vikdf",
-        description="Around a run of VIKDF. The run itself: snakemake --cores all",
+        description="What a person does around a run of VIKDF; `vikdf COMMAND --help` tells more of each.\n"
+        "The run itself: snakemake --cores all",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = made.add_subparsers(title="commands", metavar="", required=True)
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     said = "check params files, and files of pairs or dialogues line by line"
     one = _command(commands, "validate", said, validate.run)
     said = "params files, data files or folders (default: params.yaml)"
     one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help=said)
     validate.add_flags(one)
-    _plan_flags(_command(commands, "plan", "parameters, FLOPs, memory, storage and hours of a params file", plan))
-    one = _command(commands, "verify", "check every product against its manifest", lambda given: verify(given.folder))
-    one.add_argument("folder", nargs="?", type=Path, default=Path("data"), metavar="FOLDER")
-    one = _command(commands, "index", "index a folder of tar shards of img2dataset", lambda given: index(given.folder))
-    one.add_argument("folder", type=Path, metavar="FOLDER")
-    one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder))
-    one.add_argument("folder", nargs="?", type=Path, default=Path("state"), metavar="FOLDER")
-    track = commands.add_parser("track", help="MLflow: send what it missed").add_subparsers(metavar="", required=True)
+    _plan_flags(_command(commands, "plan", "parameters, FLOPs, memory, storage and hours of a params file", plan, PLAN))
+    said = "check every product against its manifest"
+    one = _command(commands, "verify", said, lambda given: verify(given.folder), VERIFY)
+    _folder(one, "what was made", Path("data"))
+    said = "index a folder of tar shards, img2dataset's"
+    one = _command(commands, "index", said, lambda given: index(given.folder), INDEX)
+    one.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that holds the .tar files")
+    one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder), STATE)
+    _folder(one, "the work", Path("state"))
+    track = commands.add_parser("track", help="MLflow: send what it missed")
+    track = track.add_subparsers(title="commands", metavar="COMMAND", required=True)
     one = _command(
         track, "replay", "send every journal that MLflow lacks", lambda given: replay(given.folder, given.store)
     )
-    one.add_argument("folder", nargs="?", type=Path, default=Path("state"), metavar="FOLDER")
+    _folder(one, "the work, with its journals", Path("state"))
     one.add_argument("--store", default="", help="MLflow's address (default: $MLFLOW_TRACKING_URI or ./mlflow.db)")
     one = _command(commands, "ui", "open MLflow on this machine", lambda given: ui("127.0.0.1", given.port))
-    one.add_argument("--port", type=int, default=5000)
+    one.add_argument("--port", type=int, default=5000, metavar="N", help="where it listens (default: %(default)s)")
     for name, (meaning, more, flags, does) in use.COMMANDS.items():
-        one = _command(commands, name, meaning, does)
-        one.epilog, one.formatter_class = more, argparse.RawDescriptionHelpFormatter
-        flags(one)
+        flags(_command(commands, name, meaning, does, more))
     return made
 
 
 def _plan_flags(one: argparse.ArgumentParser) -> None:
     one.description += ".\nNothing is fetched and nothing held in memory: works for any size on any machine."
-    one.epilog, one.formatter_class = PLAN, argparse.RawDescriptionHelpFormatter
     said = "params file (default: params.yaml)"
     one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help=said)
     said = "folder of backbones already made; their own config counts (default: %(default)s)"
@@ -194,8 +253,14 @@ def _plan_flags(one: argparse.ArgumentParser) -> None:
     one.add_argument("--caption", type=int, nargs=2, default=[12, 20], metavar=("MIN", "MAX"), help=said)
 
 
-def _command(group, name: str, meaning: str, does: Callable) -> argparse.ArgumentParser:
-    command = group.add_parser(name, help=meaning, description=meaning)
+def _folder(one: argparse.ArgumentParser, meaning: str, usual: Path) -> None:
+    said = f"{meaning} (default: {usual})"
+    one.add_argument("folder", nargs="?", type=Path, default=usual, metavar="FOLDER", help=said)
+
+
+def _command(group, name: str, meaning: str, does: Callable, more: str = "") -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    command = group.add_parser(name, help=meaning, description=meaning, epilog=more, formatter_class=form)
     command.set_defaults(does=does)
     return command
 
@@ -209,7 +274,7 @@ def main(words: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:
-        print(f"vikdf: {error}", file=sys.stderr)
+        print(f"vikdf: {printable(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -6,36 +6,29 @@ rows read, kept and dropped by reason, turns, what cleaning changed, dialogues t
 Run: python -m vikdf.dialogues --seed 1 --output data/dialogues \
          --corpora '{"reddit": {"form": "reddit", "context_turns": [2, 3], "train": "train.json"}}'
 
-`position` is a row's place in a seeded order of its split, so that an eighth of the data lies inside the quarter.
+`position` is a row's place in a seeded order of its split, so that an eighth of the data lies inside the
+quarter (vikdf/fractions.py).
 What stays in memory is the kept text itself and some 60 bytes a dialogue: rows go into arrow's columns as they are read.
 """
 
 import hashlib
 import json
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vikdf import files, flags, schemas
 from vikdf.corpora import talks
 from vikdf.corpora.talks import SPLITS, Bad, Talk
 
-FRACTIONS = {"full": 1, "quarter": 1 / 4, "eighth": 1 / 8, "zero": 0}
 READ_FIRST = ("test", "valid", "train")  # so that a dialogue of two splits is known when train is read
 DRAWN = pa.schema([column for column in schemas.DIALOGUES if column.name != "position"])
 BATCH, GROUP = 10_000, 100_000  # rows as Python objects at a time; rows of one group in a table
-
-
-def fraction(table: pa.Table, name: str) -> pa.Table:
-    """The named fraction of one split's rows: those that come first in its seeded order."""
-    if name not in FRACTIONS:
-        raise ValueError(f"unknown fraction {name!r}: expected one of {', '.join(FRACTIONS)}")
-    return table.filter(pc.less(table["position"], pa.scalar(FRACTIONS[name] * table.num_rows)))
 
 
 class Split:
@@ -124,9 +117,19 @@ def read_split(
     if not one.turns:
         raise ValueError(
             f"{entry[split]} has no usable row for the form `{entry['form']}`: {_said(one.dropped)}. Look at its rows with "
-            f"`vikdf validate --form {entry['form']} {entry[split]}`; context_turns, if given, must name their turns"
+            f"`{_look(entry, entry[split])}`; context_turns, if given, must name their turns"
         )
     return one.table(), one
+
+
+def _look(entry: dict, path: str) -> str:
+    """The command that looks at the file as this entry reads it."""
+    words = ["vikdf", "validate", "--form", entry["form"]]
+    for name in ("columns", "separator", "turns"):
+        if name in entry:
+            value = entry[name] if isinstance(entry[name], list) else [entry[name]]
+            words += [f"--{name}", ",".join(map(str, value))]
+    return shlex.join([*words, str(path)])
 
 
 def _said(counts: Counter) -> str:

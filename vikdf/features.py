@@ -283,7 +283,7 @@ def features(*, shards: Path, clip: Path, state_root: Path, precision: str, work
     """
     from vikdf import place
     from vikdf.model.encoders import CLIP
-    from vikdf.shards import Shards
+    from vikdf.samples import Shards
 
     device = place.process().device
     encoder = CLIP.load(clip, place.FROZEN[precision]).to(device)

@@ -78,12 +78,21 @@ def _flush(path: Path) -> None:
                 os.fsync(stream.fileno())
 
 
-def check_name(name: str, where: str) -> None:
-    """Raises a ValueError for a name that is to be a file's and could lead out of its folder."""
-    if not re.fullmatch(r"\w[\w.-]*", str(name)):
-        raise ValueError(
-            f"{where} has the name {name!r}: files are called so, expected letters, digits and underscores"
-        )
+def check_name(name: str, where: str, taken: tuple[str, ...] = ()) -> None:
+    """Raises a ValueError for a name that files and members of tars cannot begin with, and for one that is taken.
+
+    No dot: webdataset cuts a member's name there. Not long: a tar's header has room for 100 characters.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,59}", str(name)):
+        said = "expected letters from a to z, digits, underscores and dashes, at most 60 of them"
+        raise ValueError(f"{where} has the name {name!r}: files are called so, {said}")
+    if name.lower() in taken:
+        raise ValueError(f"{where} has the name {name!r}, which the reports use themselves: give it another one")
+
+
+def named(paths: list[Path]) -> dict[str, dict]:
+    """The part of a manifest that names files: file -> size and sha256."""
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
 
 
 def write_json(path: Path, value) -> None:

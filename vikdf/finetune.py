@@ -24,10 +24,10 @@ def rows_of(path: Path, split: str, fraction: str) -> dict[str, list]:
     """Contexts and responses of the named fraction of a split."""
     import pyarrow.compute as pc
 
-    from vikdf import dialogues
+    from vikdf.fractions import fraction as part_of
 
     table = schemas.read(path, schemas.DIALOGUES, COLUMNS)
-    part = dialogues.fraction(table.filter(pc.equal(table["split"], split)), fraction)
+    part = part_of(table.filter(pc.equal(table["split"], split)), fraction)
     if not part.num_rows:
         raise ValueError(
             f"{path} has no row in the split {split!r}: expected some to tune on; see `dialogues` in params.yaml"

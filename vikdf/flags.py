@@ -49,12 +49,20 @@ def parser(function: Callable) -> argparse.ArgumentParser:
     return made
 
 
+def printable(text: object, keep: str = "\n\t") -> str:
+    """A text that may have a stranger's words in it, for a terminal: what does not show, such as the control characters
+    that clear a screen or hide a line, becomes its code."""
+    return "".join(
+        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode() for sign in str(text)
+    )
+
+
 def main(function: Callable) -> None:
     made = parser(function)
     values = vars(made.parse_args())
     try:
         function(**values)
     except (ValueError, OSError) as error:
-        print(f"\n{made.prog}: {error}", file=sys.stderr)
+        print(f"\n{made.prog}: {printable(error)}", file=sys.stderr)
         print(f"to repeat this step alone: {made.prog} {shlex.join(sys.argv[1:])}", file=sys.stderr)
         sys.exit(1)

@@ -2,7 +2,7 @@
 
 In: <folder>/*.tar as webdataset has them, a picture and a .json or .txt under one key. Nothing is unpacked.
 Out: <folder>/index.parquet (INDEX: one row a sample, in the tars' order), and last manifest.json: counts, drops by reason,
-size and sha256 of each file. vikdf.shards.Shards then reads the folder at random. Used by the stage shards.
+size and sha256 of each file. vikdf.samples.Shards then reads the folder at random. Used by the stage shards.
 Run: vikdf index FOLDER
 """
 
@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from vikdf import files, schemas, tars
+from vikdf.decode import OTHER, SUFFIXES
 
 NAME, MANIFEST = "index.parquet", "manifest.json"
 COMMAND = "vikdf index"
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "bin")  # bin: a picture of another kind, in our own shards
 LARGEST, LONGEST = 1 << 28, 1 << 20  # bytes of a picture and of its text: nothing honest is longer
 ROWS = 100_000  # of the index at a time
 
@@ -36,7 +36,7 @@ def read_tar(path: Path, source: str) -> Iterator[dict | str]:
 
 
 def _row(stream: BinaryIO, key: str, parts: dict[str, tars.Member], source: str) -> dict | str:
-    picture = next((parts[kind] for kind in PICTURES if kind in parts), None)
+    picture = next((parts[kind] for kind in (*SUFFIXES, OTHER) if kind in parts), None)
     if picture is None:
         return "no_picture"
     bad = "no_caption"
@@ -104,7 +104,7 @@ def write(folder: Path, parts: Iterable[tuple[Path, pa.Table]], dropped: Counter
     sources, captions, held, named = Counter(), 0, [], {}
     with schemas.writer(folder / NAME, schemas.INDEX) as add:
         for path, part in parts:
-            named |= _named(path)  # now, while the system still has its bytes in memory
+            named |= files.named([path])  # now, while the system still has its bytes in memory
             for each in pc.value_counts(part["source"]).to_pylist():
                 sources[each["values"]] += each["counts"]
             captions += pc.sum(pc.list_value_length(part["captions"])).as_py() or 0
@@ -114,13 +114,9 @@ def write(folder: Path, parts: Iterable[tuple[Path, pa.Table]], dropped: Counter
                 held = []
         add(pa.concat_tables([schemas.INDEX.empty_table(), *held]))
     counts = {"rows": sources.total(), "captions": captions, "sources": sources, "dropped": dropped}
-    manifest = {"files": named | _named(folder / NAME), "made_by": made_by} | counts
+    manifest = {"files": named | files.named([folder / NAME]), "made_by": made_by} | counts
     files.write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def _named(path: Path) -> dict:
-    return {path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}}
 
 
 def tars_of(folder: Path) -> list[Path]:

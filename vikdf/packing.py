@@ -20,10 +20,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from vikdf import files, index, schemas
+from vikdf.decode import suffix
 from vikdf.tars import Tar
 
 BATCH = 100  # pictures in memory at a time
-KINDS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
 
 
 def used_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -55,13 +55,9 @@ def samples(captions: Path, pairs: Path, columns: tuple[str, ...] = ("key", "sou
         )
 
 
-def _kind(image: bytes) -> str:
-    return next((name for magic, name in KINDS.items() if image.startswith(magic)), "bin")
-
-
 def _members(row: dict) -> dict[str, bytes]:
     about = {name: row[name] for name in ("captions", "key", "source")}
-    named = {f"{row['key']}.{_kind(row['image'])}": row["image"]}
+    named = {f"{row['key']}.{suffix(row['image'])}": row["image"]}
     return named | {f"{row['key']}.json": json.dumps(about, ensure_ascii=False).encode()}
 
 
@@ -115,7 +111,7 @@ def begun(output: Path, work: dict) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with the process
+        _alone(held, folder)
         if not (folder / "work.json").exists() or files.read_json(folder / "work.json") != work:
             _clear(folder, set())
             files.write_json(folder / "work.json", work)
@@ -124,10 +120,16 @@ def begun(output: Path, work: dict) -> Iterator[Path]:
         yield folder
         _clear(folder, {index.NAME, index.MANIFEST, *(path.name for path in index.tars_of(folder))})
         files.put(folder, output)
-    except BlockingIOError:
-        raise ValueError(f"{folder} is being packed by another process: wait until it ends, or stop it") from None
     finally:
         os.close(held)
+
+
+def _alone(held: int, folder: Path) -> None:
+    """The lock dies with the process."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{folder} is being packed by another process: wait until it ends, or stop it") from None
 
 
 def _clear(folder: Path, kept: set[str]) -> None:

@@ -1,12 +1,15 @@
 """params.yaml: read, checked against workflow/schemas/params.schema.yaml, and turned into a stage's flags.
 
-In: a params file. Out: its values as plain dicts, or one sentence that names the key and the cure.
+In: a params file. Out: its values as plain dicts, or one sentence that names the key and the cure; check_files says the
+same of the files that it names.
 Used by the Snakefile, `vikdf validate` and the tests: python -m vikdf.cli validate params.yaml
 """
 
 import difflib
+import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -24,6 +27,17 @@ NAMES = [  # (a value that names an entry, the sections that may hold the entry,
     *[(f"evidence.contrasts.*.{side}", SYSTEMS, []) for side in ("a", "b")],
     *[(where, ["ablations"], ["vikdf"]) for where in ABLATED],
 ]
+FILES = [  # the values that name files which the stages read
+    *[f"sources.corpora.*.{key}" for key in ("captions", "images", "list", "shards")],
+    "filter.blocklists.*",
+    *[f"backbones.models.*.{key}" for key in ("pairs", "texts", "lexicon")],
+    "caption.forbid_joint.lexicon",
+    *[f"dialogues.corpora.*.{key}" for key in ("train", "valid", "test")],
+]
+WORLD = "data/sources/world/"
+MADE = ("data/sources/", "data/filter/")  # a backbone may be trained on what these stages make
+NULLABLE = ("filter.", "caption.")
+SMALL = 1 << 26  # bytes of a file whose digest is asked before the first job: that takes a tenth of a second
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,6 +69,8 @@ def load(path: Path, schema: Path = SCHEMA) -> dict:
     except ValueError as error:
         raise ValueError(f"{path}, {error}") from None
     check(values, yaml.safe_load(schema.read_text()), path)
+    check_forms(values, path)
+    check_world(values, path)
     check_names(values, path)
     check_ablated(values, path)
     check_spread(values, path)
@@ -71,6 +87,75 @@ def check(values, schema: dict, path: Path) -> None:
     if errors:
         more = f" ({len(errors) - 1} more wrong after this one)" if len(errors) > 1 else ""
         raise ValueError(f"{path}: {_sentence(errors[0])}{more}")
+
+
+def check_forms(values: dict, path: Path) -> None:
+    """Raises a ValueError for an entry of a corpus that its stage would refuse, such as an option of another form."""
+    from vikdf.corpora import pairs, talks
+
+    try:
+        pairs.check_entries(values["sources"]["corpora"])
+        for task, entry in values["dialogues"]["corpora"].items():
+            talks.check(task, entry, entry.get("clean", values["dialogues"]["clean"]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_world(values: dict, path: Path) -> None:
+    """Raises a ValueError where no world is drawn, but a value names a file of it."""
+    if values["sources"]["world"] is not None:
+        return
+    named = [(dotted, text) for dotted, text in _texts(values) if f"{text}/".startswith(WORLD)]
+    if named:
+        more = f" ({len(named) - 1} more values name files of it)" if len(named) > 1 else ""
+        said = f"`{named[0][0]}` is {named[0][1]}, which is drawn by sources.world, and that is null"
+        raise ValueError(f"{path}: {said}: name your own, or start from presets/paper.yaml{more}")
+
+
+def check_files(values: dict) -> None:
+    """Raises a ValueError for files that are neither there nor made by the rules `world` and `raw`, and for cut ones, all in one.
+
+    Paths are seen from the folder in which the run stands.
+    """
+    world = (WORLD,) if values["sources"]["world"] else ()
+    wrong = {}
+    for dotted, path in (found for where in FILES for found in _found(values, where).items()):
+        made = world + (MADE if dotted.startswith("backbones.") else ())
+        if path and not path.startswith(made):
+            raw = values["sources"]["raw"].get(path, {})
+            look = _cut if Path(path).exists() else _lost
+            wrong.setdefault(path, look(path, dotted, raw))
+    if said := [sentence for sentence in wrong.values() if sentence]:
+        raise ValueError("\n".join(said))
+
+
+def _lost(path: str, dotted: str, raw: dict) -> str:
+    """What to say of a file that is not there; nothing where the rule `raw` fetches it."""
+    if "url" in raw:
+        return ""
+    how = f"by hand: {raw['by_hand']}, and put it there" if raw else "it has no entry under `sources.raw`"
+    how += "; write null there for none" if dotted.startswith(NULLABLE) else "; data/README.md tells where to get it"
+    return f"{path} is missing: `{dotted}` of params.yaml names it; {how}"
+
+
+def _cut(path: str, dotted: str, raw: dict) -> str:
+    """What is wrong with a file that is there: empty, or of another size or digest than its entry of sources.raw says."""
+    if not Path(path).is_file():
+        return ""
+    size = Path(path).stat().st_size
+    known = {} if "member" in raw else raw  # size and digest are those of the archive that it was taken from
+    cure = f"`{dotted}` of params.yaml names it; put it there anew"
+    if raw:
+        cure = "delete it, and it is fetched anew" if "url" in raw else f"by hand: {raw['by_hand']}"
+    if known.get("bytes") not in (None, size):
+        return f"{path} has {size} bytes, but `sources.raw` says {known['bytes']}; {cure}"
+    if not size and not dotted.startswith("filter.blocklists."):  # a list may block nothing
+        return f"{path} is empty; {cure}"
+    if known.get("sha256") and size <= SMALL:
+        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        if found != known["sha256"]:
+            return f"{path} has sha256 {found}, but `sources.raw` says {known['sha256']}; {cure}"
+    return ""
 
 
 def check_names(values: dict, path: Path) -> None:
@@ -127,6 +212,15 @@ def _found(values, pattern: str) -> dict:
             if key in inner
         }
     return reached
+
+
+def _texts(values, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text among the values with its dotted place."""
+    if isinstance(values, str):
+        yield where, values
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in inner:
+        yield from _texts(value, f"{where}.{key}".strip("."))
 
 
 def _sentence(error) -> str:

@@ -136,7 +136,7 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
 
     from vikdf import features, loop, place
     from vikdf.model.vikdf import VIKDFForPretraining
-    from vikdf.shards import Shards
+    from vikdf.samples import Shards
 
     numbers = loop.Numbers(seed=seed, **settings["training"])
     model = VIKDFForPretraining.build(**folders, seed=seed, **settings["model"])

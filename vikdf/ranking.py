@@ -66,8 +66,19 @@ class Report:
         """Share of sampled captions among those that training draws."""
         return self.drawn / max(self.pictures - self.none, 1)
 
+    @property
+    def used(self) -> int:
+        return sum(self.count["used", origin] for origin in ORIGINS)
+
+    def counts(self) -> dict:
+        """What the manifest tells."""
+        candidates = {origin: self.count["all", origin] for origin in ORIGINS}
+        dropped = {name: sum(self.dropped[name, origin] for origin in ORIGINS) for name in self.rules}
+        about = {"pictures": self.pictures, "without_a_caption": self.none, "candidates": candidates}
+        return about | {"used": self.used, "dropped": dropped}
+
     def text(self) -> str:
-        used = sum(self.count["used", origin] for origin in ORIGINS)
+        used = self.used
         same = (self.pictures - self.broken) * self.candidates - self.count["all", "synthetic"]
         lines = [
             f"{self.pictures} pictures, {self.candidates} captions sampled of each; {same} said the same as another",

@@ -9,7 +9,6 @@ the last one, and a damaged one is made again. Random numbers are a function of 
 """
 
 import hashlib
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from vikdf import files, schemas
-from vikdf.corpora.pictures import FORMATS, UNDECODABLE
+from vikdf.decode import opened
 
 CHUNK = 500  # pictures of one finished piece: what a killed run repeats at most
 TEXTS = 2  # texts that CLIP reads at once for each caption sampled at once: it keeps no keys and values of them
@@ -33,14 +32,14 @@ def numbers(seed: int, key: str, shape: tuple[int, ...]):
     return np.random.default_rng(int.from_bytes(own[:16])).random(shape, dtype=np.float32)
 
 
-def opened(image: bytes | None):
-    """The picture in RGB; None for one that cannot be decoded."""
-    from PIL import Image
+def where() -> str:
+    """In which numbers and on what kind of device: pieces that were sampled elsewhere would say other things."""
+    import torch
 
-    try:
-        return Image.open(io.BytesIO(image or b""), formats=FORMATS).convert("RGB")
-    except (*UNDECODABLE, Image.DecompressionBombError):
-        return None
+    from vikdf.model import captioner
+
+    device, dtype = captioner.place()
+    return f"{dtype} on {device.type}, torch {torch.__version__}"
 
 
 def collapse(web: list[str], synthetic: list[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ The forms, and what a new one takes: vikdf/corpora/pairs.py.
 
 import contextlib
 import dataclasses
-import inspect
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,11 +23,13 @@ from vikdf import files, flags, schemas
 from vikdf.corpora import failures
 from vikdf.corpora.addresses import Limits, address_status
 from vikdf.corpora.fetch import FETCHED, URLS, List, Manner, Worker, answers, check, fetch
-from vikdf.corpora.pairs import FORMS, PENDING, is_list
+from vikdf.corpora.pairs import FORMS, PENDING, check_entries, is_list
 from vikdf.corpora.preflight import foretell
+from vikdf.corpora.progress import top
 from vikdf.state import Work, claim
 
 BATCH, BATCH_BYTES = 1000, 1 << 26  # rows, and bytes of pictures, in memory at a time
+LISTED = "urls.parquet"  # in the folder of a fetch
 
 
 def rows(name: str, entry: dict, limits: Limits) -> Iterator[dict]:
@@ -63,8 +65,19 @@ def sources(
 ) -> None:
     """Reads the corpora, fetches what they only list, and writes one table for each.
 
-    corpora: {name: {form: coco | cc3m | cc12m | sbu | list | folder | webdataset, ..., expected: rows}}
-    raw: {path: {url: ..., ...}}: where raw files came from, for the manifest
+    The pipeline takes all flags from the section `sources` of params.yaml, where presets/ say why each is as it is, and
+    `snakemake --cores all data/sources/manifest.json` runs this step with them. By hand, each flag must be given:
+
+      python -m vikdf.sources --corpora '{"mine": {"form": "cc3m", "list": "list.tsv"}}' --raw '{}' --world null \\
+          --timeout 10 --deadline 60 --max-bytes 20000000 --max-pixels 50000000 --threads 32 --processes 2 \\
+          --urls-per-shard 1000 --passes 2 --distributor multiprocessing --per-host 4 --contact me@example.org \\
+          --back-off 60 --preflight 100 --min-success 0.1 --output tables --state state
+
+    Killed, it goes on where it stood when the same command is given again. `vikdf validate list.tsv` looks at a list first.
+
+    corpora: {name: {form: coco | cc3m | cc12m | sbu | list | folder | webdataset, ..., expected: rows}}; data/README.md \
+has an example of each form
+    raw: {path: {url: ..., ...}}: where raw files came from, for the manifest; {} where that is not known
     world: settings of the embedded world, whose web is then served while the lists are fetched; null for real corpora
     timeout: seconds a host may be silent
     deadline: seconds one picture may take in all
@@ -73,29 +86,33 @@ def sources(
     threads: downloads at a time in one process
     processes: img2dataset's worker processes
     urls_per_shard: a killed fetch repeats at most this many urls a process
-    passes: 2 = transient failures are asked once more
+    passes: how often a url is asked at most: 2 = transient failures once more
     distributor: multiprocessing, or pyspark or ray for a cluster; all are img2dataset's own
     per_host: connections to one host at a time in a process
     contact: an address or page in the user agent, for the hosts that are asked; may be empty
     back_off: seconds before the second pass, doubled before each later one
     preflight: urls of each list that are asked before all of them; 0 = none
-    min_success: share of a list's urls that must give a picture, else the fetch stops
+    min_success: share of a list's urls, or of another corpus' rows, that must give a picture, else the step stops
     output: folder of the tables
-    state: folder of what was fetched, state/ in the pipeline
+    state: folder of what was fetched, state/ in the pipeline; delete it to fetch anew
     """
     check_entries(corpora)
     check(distributor)
+    at_least_one = {"threads": threads, "processes": processes, "urls_per_shard": urls_per_shard, "passes": passes}
+    for key, value in (at_least_one | {"per_host": per_host}).items():
+        if value < 1:
+            raise ValueError(f"sources.{key} is {value}: expected 1 or more")
     limits = Limits(timeout, deadline, max_bytes, max_pixels, world["port"] if world else 0)
     (output / "manifest.json").unlink(missing_ok=True)  # its existence means complete
     asked = {"limits": dataclasses.asdict(limits), "world": world, "urls_per_shard": urls_per_shard, "passes": passes}
     asked |= {"columns": FETCHED.names}
     worker = Worker(limits, threads, urls_per_shard, per_host, contact)
     manner = Manner(distributor, processes, back_off, min_success)
-    lists = {name: _list(name, entry, limits, state) for name, entry in corpora.items()}
     with contextlib.ExitStack() as held:
-        works = {name: held.enter_context(_claim(urls, state, asked)) for name, urls in lists.items() if urls}
+        listed = {name: entry for name, entry in corpora.items() if is_list(entry)}
+        works = {name: held.enter_context(_claim(name, entry, limits, state, asked)) for name, entry in listed.items()}
         open_lists = {
-            name: List(name, lists[name], work.checkpoints, urls_per_shard)
+            name: List(name, work.folder / LISTED, work.checkpoints, urls_per_shard)
             for name, work in works.items()
             if not work.finished
         }
@@ -112,39 +129,24 @@ def sources(
             for name, entry in corpora.items()
         }
     failures.write(output, reasons)
+    _check_obtained(corpora, reasons, min_success)
     files.write_json(output / "manifest.json", {"sources": done})
     print("\n".join(_sentence(name, counts) for name, counts in done.items()))
 
 
-def check_entries(corpora: dict) -> None:
-    """Raises a ValueError for an entry of an unknown form, or with other keys than its form has."""
-    for name, entry in corpora.items():
-        files.check_name(name, "sources.corpora")
-        if entry.get("form") not in FORMS:
-            said = f"unknown form {entry.get('form')!r} in sources.corpora.{name}"
-            raise ValueError(f"{said}: expected one of {', '.join(FORMS)}")
-        known = {key: value for key, value in inspect.signature(FORMS[entry["form"]]).parameters.items()}
-        known.pop("limits")
-        needed = {key for key, value in known.items() if value.default is inspect.Parameter.empty}
-        if wrong := sorted(entry.keys() - known.keys() - {"form", "expected"} | needed - entry.keys()):
-            said = f"sources.corpora.{name}: the form {entry['form']} takes {', '.join(known)}"
-            raise ValueError(f"{said}; `{wrong[0]}` is {'unknown' if wrong[0] in entry else 'missing'}")
+@contextlib.contextmanager
+def _claim(name: str, entry: dict, limits: Limits, state: Path, asked: dict) -> Iterator[Work]:
+    """The fetch of the corpus' urls with these settings: once for all later code; only a world is made by code.
 
-
-def _list(name: str, entry: dict, limits: Limits, state_folder: Path) -> Path | None:
-    """Writes the urls to fetch; None where the corpus needs no fetching."""
-    path = state_folder / "sources" / f"{name}.urls.parquet"
-    if not is_list(entry):
-        return None
+    The urls go into the work's own folder: another run, with another list of this name, takes none of them away.
+    """
+    path = state / "sources" / f"{name}.urls.parquet"
     with schemas.writer(path, URLS) as add:
         pending = (row for row in rows(name, entry, limits) if row["status"] == PENDING)
         _in_batches(({"id": row["key"], "url": row["url"]} for row in pending), add)
-    return path
-
-
-def _claim(urls: Path, state: Path, asked: dict):
-    """The fetch of these urls with these settings: once for all later code; only a world is made by code."""
-    return claim(state, "sources", ["world"] if asked["world"] else [], asked, {"urls": urls})
+    with claim(state, "sources", ["world"] if asked["world"] else [], asked, {"urls": path}) as work:
+        os.replace(path, work.folder / LISTED)
+        yield work
 
 
 @contextlib.contextmanager
@@ -169,25 +171,46 @@ def _in_batches(rows: Iterator[dict], add: Callable[[list[dict]], None]) -> None
     add(waiting)
 
 
+def _fetched(work: Work | None) -> Iterator[dict]:
+    """What became of each url, in the order in which they were listed."""
+    if work is None:
+        return
+    tables = ((work.folder / LISTED, URLS), (work.product / "fetched.parquet", FETCHED))
+    listed, fetched = (
+        (row for batch in schemas.batches(path, schema, BATCH // 10) for row in batch.to_pylist())
+        for path, schema in tables
+    )
+    for row, got in zip(listed, fetched, strict=True):
+        yield row | got
+
+
+def _same(row: dict | None, got: dict | None, name: str, entry: dict) -> None:
+    """Raises a ValueError unless a picture that was fetched belongs to this row of the list."""
+    if (row and (row["key"], row["url"])) != (got and (got["id"], got["url"])):
+        said = f"sources.corpora.{name}: {entry.get('list') or entry['captions']} was changed while it was fetched"
+        raise ValueError(
+            f"{said}, so its rows are not those of the pictures: run this step again and it fetches the list as it is now, "
+            "or put the old file back first and it takes what has come"
+        )
+
+
 def _write(name: str, entry: dict, limits: Limits, work: Work | None, output: Path, reasons: Counter) -> dict:
     """Joins the corpus with what was fetched, in order; gives its counts, and adds up what became of its rows."""
-    path, sums = output / f"{name}.parquet", Counter()
-    fetched = iter(())
-    if work:
-        table = work.product / "fetched.parquet"
-        fetched = (row for batch in schemas.batches(table, FETCHED, BATCH // 10) for row in batch.to_pylist())
+    path, sums, fetched = output / f"{name}.parquet", Counter(), _fetched(work)
 
     def joined() -> Iterator[dict]:
         for row in tqdm(rows(name, entry, limits), desc=name, unit=" row", mininterval=1, file=sys.stderr):
             del row["line"]
             number = 0  # of the pass: not from the web
             if row["status"] == PENDING:
-                got = next(fetched)
+                got = next(fetched, None)
+                _same(row, got, name, entry)
                 number = got["pass"]
                 row |= {column: got[column] for column in ("status", "width", "height", "image")}
             reasons[row["status"], number] += 1
             sums.update(captions=len(row["captions"]), bytes=len(row["image"] or b""))
             yield row
+        _same(None, next(fetched, None), name, entry)
 
     with schemas.writer(path, schemas.PAIRS) as add:
         _in_batches(joined(), add)
@@ -205,6 +228,28 @@ def _counts(entry: dict, statuses: Counter, sums: Counter) -> dict:
     if "expected" in entry:
         counts |= {"expected": entry["expected"], "difference": listed - entry["expected"]}
     return counts
+
+
+def _check_obtained(corpora: dict, reasons: dict[str, Counter], min_success: float) -> None:
+    """Raises a ValueError for a corpus without a row, and for one here on disk of which too few pictures are there.
+
+    A list's urls were looked at while they were fetched.
+    """
+    for name, entry in corpora.items():
+        said = Counter()
+        for (status, _), count in reasons[name].items():
+            said[status] += count
+        about = entry.get("list") or entry.get("shards") or entry["images" if entry["form"] == "folder" else "captions"]
+        if not said:
+            raise ValueError(f"sources.corpora.{name}: {about} holds no row: name the file or folder that holds some")
+        if not is_list(entry) and said["ok"] < min_success * said.total():
+            where = entry.get("images") or entry.get("shards")
+            others = ", ".join(f"{reason} {count}" for reason, count in top(said, 4))
+            raise ValueError(
+                f"sources.corpora.{name}: {said['ok']} of {said.total()} rows have a picture in {where}, less than"
+                f" sources.min_success = {min_success:g}; the others: {others}. Name the folder or archive of the"
+                " pictures, or lower sources.min_success"
+            )
 
 
 def _origin(entry: dict, raw: dict) -> dict:

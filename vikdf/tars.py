@@ -5,7 +5,7 @@ together as webdataset has it. Nothing is ever written to disk: whatever a name 
 
     for member in members(path):
         if member.bad: ...  # counted under that reason; its bytes are not to be used
-        else: data = read(path, member)
+        else: data = take(stream, member)  # of the tar, open for reading
 
 The headers are walked here and not by tarfile's own loop, which takes a damaged header for the end of the tar, and calls
 itself once more for each long-name header, however many stand in a row.
@@ -73,10 +73,14 @@ def members(path: Path) -> Iterator[Member]:
             at = start + -(-size // BLOCK) * BLOCK
 
 
-def check_there(path: Path) -> None:
-    """Raises a ValueError for what is no file: a pipe would be waited for without end."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path} {'is no file' if Path(path).exists() else 'is missing'}: expected a tar")
+def check_there(path: Path, folder: bool = False) -> None:
+    """Raises a ValueError for what is no file, nor a folder where one will do: a pipe would be waited for without end."""
+    path = Path(path)
+    if path.is_file() or (folder and path.is_dir()):
+        return
+    what = "is missing" if not path.exists() else "is neither a folder nor a file" if folder else "is no file"
+    cure = "put the corpus there, or change the entry of params.yaml that names it" if folder else "expected a tar"
+    raise ValueError(f"{path} {what}: {cure}")
 
 
 def _assert_tar(path: Path, stream: BinaryIO) -> None:
@@ -142,22 +146,20 @@ def _reason(header: tarfile.TarInfo, said: dict) -> str:
         return KINDS[header.type]
     if header.type == tarfile.GNUTYPE_SPARSE or "sparse" in said:
         return "sparse"  # its bytes are not the file's
-    if re.search("[\ud800-\udfff]", header.name):
+    return wrong_name(header.name)
+
+
+def wrong_name(name: str) -> str:
+    """What is wrong with a name in any archive or folder: name_not_utf8, unsafe_name; empty where nothing is."""
+    if re.search("[\ud800-\udfff]", name):
         return "name_not_utf8"
-    parts = header.name.replace("\\", "/").split("/")
-    if not header.name.strip("./") or parts[0] == "" or ".." in parts or re.match("[A-Za-z]:", header.name):
-        return "unsafe_name"
-    return ""
-
-
-def read(path: Path, member: Member) -> bytes:
-    """The bytes of a sound member; ask its size first, since a tar from anywhere may hold a member of any size."""
-    with open(path, "rb") as stream:
-        return take(stream, member)
+    parts = name.replace("\\", "/").split("/")
+    unsafe = not name.strip("./") or parts[0] == "" or ".." in parts or re.match("[A-Za-z]:", name) or "\0" in name
+    return "unsafe_name" if unsafe else ""
 
 
 def take(stream: BinaryIO, member: Member) -> bytes:
-    """The same out of a tar that is open already."""
+    """The bytes of a sound member; ask its size first, since a tar from anywhere may hold a member of any size."""
     if member.bad:
         raise ValueError(f"{stream.name}: {member.name!r} is not to be read ({member.bad})")
     stream.seek(member.offset)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vikdf import files
+from vikdf.flags import printable
 
 REPLY = """
 Every TEXT is one turn; the last one is answered. Without TEXT it is a small chat: each line you type is your turn, an empty
@@ -59,7 +60,7 @@ def chat(model, prompt: str) -> None:
         try:
             said = [*turns, model.reply(turns)] if turns else []
         except ValueError as error:  # a line that is too long: the dialogue goes on without it
-            print(f"vikdf: {error}", file=sys.stderr, flush=True)
+            print(f"vikdf: {printable(error)}", file=sys.stderr, flush=True)
             continue
         if said:
             print(said[-1], flush=True)

@@ -6,6 +6,7 @@ Run: vikdf validate talks.jsonl ; nothing is fetched, and no more than one row i
 """
 
 import argparse
+import contextlib
 import gzip
 import inspect
 import itertools
@@ -15,11 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vikdf.flags import printable
+
 HELP = """
 FILE may be a params file (.yaml) or data: pairs of pictures and captions, or dialogues. The form of data is guessed from its
 name and its first rows, and the guess is said; --form settles it. Nothing is fetched; pictures in folders, zips and tars are read.
 
-  pairs      coco  cc3m  cc12m  sbu  list (--url --caption)  folder  webdataset
+  pairs      coco  cc3m  cc12m  sbu  list (--url --caption)  folder (--captions --file --caption)  webdataset
   dialogues  reddit  image_chat (--turns)  turns (--columns, --separator)  probe
 
 examples
@@ -30,6 +33,8 @@ examples
   vikdf validate talks.jsonl --columns turns                   a list of turns a row, the response last
   vikdf validate talks.tsv --columns 0,1 --separator " EOS "   no header; several turns in a column
   vikdf validate list.parquet --url URL --caption TEXT         addresses are checked, not asked for
+  vikdf validate data/sources/world/cc3m.tsv --port 8765       a list of the embedded world, whose web is on this machine
+  vikdf validate album --captions album.csv --file file_name --caption text
   vikdf validate Train_GCC-training.tsv --tolerance 0.01       exit status 0 as long as no more than 1 % of the rows are bad
 """
 PARAMS = (".yaml", ".yml")
@@ -49,13 +54,14 @@ MEANING = {  # what a reason means and what helps, in a few words; those not nam
     "nul_bytes": "zero bytes: no text, or a file that was cut by a crash",
     "not_json": "no JSON on this line",
     "not_an_object": "JSON, but no object with names",
+    "bad_value": "a time or date that no calendar has",
     "too_deep": "nested deeper than data ever is",
     "too_long": "a line of more than 1 MB",
     "empty": "an empty line",
     "bad_row": "a caption or an address that is no text",
     "bad_url": "no address: no scheme, no host, or a control character in it",
     "refused_scheme": "neither http nor https",
-    "refused_address": "a private, local or reserved address",
+    "refused_address": "a private, local or reserved address; those of the embedded world are good with --port",
     "refused_port": "a port of another service than the web",
     "no_caption": "a picture without a caption",
     "missing": "listed, but the picture is not there",
@@ -65,19 +71,20 @@ MEANING = {  # what a reason means and what helps, in a few words; those not nam
 }
 
 
-def validate(paths: list[Path], given: dict, show: int = 20, tolerance: float = 0.0) -> None:
+def validate(paths: list[Path], given: dict, show: int = 20, tolerance: float = 0.0, port: int = 0) -> None:
     """Checks each file; the ValueError at the end names those with too many bad rows.
 
     given: an entry of params.yaml as far as it is known ({} = guess); what the form reads it from is added here
     show: bad rows shown of a file
     tolerance: share of rows that may be bad
+    port: of the embedded world's web on this machine, whose addresses are then good; 0: none is
     """
     if not 0 <= tolerance <= 1:
         raise ValueError(f"--tolerance is {tolerance}, expected a share from 0 to 1, such as 0.01")
     failed = []
     for path in paths:
         try:
-            _params(path) if path.suffix in PARAMS else _data(path, given, show, tolerance)
+            _params(path) if path.suffix in PARAMS else _data(path, given, show, tolerance, port)
         except ValueError as error:
             failed.append(str(error))
     if failed:
@@ -91,22 +98,27 @@ def _params(path: Path) -> None:
     print(f"{path}: every key is known and has a value of its type")
 
 
-def _data(path: Path, given: dict, show: int, tolerance: float) -> None:
+def _data(path: Path, given: dict, show: int, tolerance: float, port: int) -> None:
     from tqdm import tqdm
 
+    from vikdf.corpora import guess
+
     entry, why = _entry(path, given)
-    print(f"{path}: {_read_as(path, entry, why)}")
-    bad, said, facts, lines = Counter(), 0, Counter(), _Lines(path)
-    for line, reason, value in tqdm(
-        _found(path, entry, facts), unit=" row", mininterval=1, file=sys.stderr, disable=None
-    ):
-        said += 1
-        if reason:
-            bad[reason] += 1
-            if bad.total() <= show:
-                shown = _short(value if value is not None else lines.at(line))
-                print(f"{path}:{line}: {reason}{f': {shown}' if shown else ''}")
+    print(printable(f"{path}: {_read_as(path, entry, why)}", keep=""))
+    bad, said, facts = Counter(), 0, Counter()
+    found = _found(path, entry, facts, port)
+    with contextlib.closing(_Lines(path)) as lines:
+        for line, reason, value in tqdm(found, unit=" row", mininterval=1, file=sys.stderr, disable=None):
+            said += 1
+            if reason:
+                bad[reason] += 1
+                if bad.total() <= show:
+                    shown = _short(value if value is not None else lines.at(line))
+                    print(f"{path}:{line}: {reason}{f': {shown}' if shown else ''}")
     _summary(path, said, bad, facts, show)
+    bare = entry["form"] == "folder" and not entry["captions"] and bad["no_caption"] and said == bad.total()
+    if bare and (hint := guess.captions_of(path)):
+        print(printable(hint, keep=""))
     if not said:
         raise ValueError(f"{path} holds no row")
     if bad.total() > tolerance * said:
@@ -129,6 +141,8 @@ def _entry(path: Path, given: dict) -> tuple[dict, str]:
     given = {name: value for name, value in given.items() if value not in (None, "")}
     if "form" not in given and "columns" in given:
         given["form"] = "turns"
+    if "form" not in given and given.keys() & {"captions", "file"}:
+        given["form"] = "folder"
     if "form" not in given and "caption" in given:
         given["form"] = "list"
     if "form" not in given:
@@ -155,14 +169,14 @@ def _check_flags(path: Path, entry: dict, reader: Callable) -> None:
             raise ValueError(f"{path}: the form `{entry['form']}` needs --{name}; see vikdf validate --help")
 
 
-def _found(path: Path, entry: dict, facts: Counter) -> Iterator[tuple[int, str, object]]:
+def _found(path: Path, entry: dict, facts: Counter, port: int) -> Iterator[tuple[int, str, object]]:
     """(line, what is wrong or nothing, the value to show) of each row; `facts` counts what the summary says."""
     from vikdf.corpora import talks
 
     if entry["form"] in talks.FORMS:
         yield from _talks(path, entry, facts)
     else:
-        yield from _pairs(entry, facts)
+        yield from _pairs(entry, facts, port)
 
 
 def _talks(path: Path, entry: dict, facts: Counter) -> Iterator[tuple[int, str, object]]:
@@ -178,11 +192,11 @@ def _talks(path: Path, entry: dict, facts: Counter) -> Iterator[tuple[int, str, 
         yield line, "", None
 
 
-def _pairs(entry: dict, facts: Counter) -> Iterator[tuple[int, str, object]]:
+def _pairs(entry: dict, facts: Counter, port: int) -> Iterator[tuple[int, str, object]]:
     from vikdf.corpora import pairs
     from vikdf.corpora.addresses import Limits, address_status
 
-    limits = Limits(timeout=0, deadline=0, max_bytes=LARGEST, max_pixels=MOST_PIXELS, loopback_port=0)
+    limits = Limits(timeout=0, deadline=0, max_bytes=LARGEST, max_pixels=MOST_PIXELS, loopback_port=port)
     options = {name: value for name, value in entry.items() if name != "form"}
     for row in pairs.FORMS[entry["form"]](**options, limits=limits):
         status, asked = row["status"], row["status"] == pairs.PENDING
@@ -208,6 +222,10 @@ class _Lines:
         opener = gzip.open if name.endswith(".gz") else open
         self.stream, self.number = opener(path, "rb") if plain else None, 0
 
+    def close(self) -> None:
+        if self.stream:
+            self.stream.close()
+
     def at(self, number: int) -> str:
         line = b""
         while self.stream and self.number < number:
@@ -228,7 +246,7 @@ def _short(value) -> str:
         text = value[: 4 * SHOWN] if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     except RecursionError:
         return "a value in a value in a value ..."
-    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[: 4 * SHOWN])
+    text = printable(text[: 4 * SHOWN], keep="")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
@@ -252,9 +270,10 @@ def add_flags(one: argparse.ArgumentParser) -> None:
         ("form", "what the data is, where the guess is wrong"),
         ("separator", "turns: what stands between the turns of one column"),
         ("url", "list: the column of addresses, a name or a number from 0"),
-        ("caption", "list: the column of captions, likewise"),
+        ("caption", "list, and the table of a folder: the column of captions, likewise"),
         ("images", "coco: folder or zip of the pictures, which are then read too"),
-        ("captions", "folder: a table with the columns file and caption"),
+        ("captions", "folder: a table of captions, in the columns file and caption or those of --file and --caption"),
+        ("file", "folder: the column of the table that names the pictures"),
     ):
         one.add_argument(f"--{name}", default="", metavar=name.upper(), help=meaning)
     said = "image_chat: all (default), the last turn answers those before it; first, the second the first"
@@ -263,17 +282,19 @@ def add_flags(one: argparse.ArgumentParser) -> None:
     one.add_argument("--columns", type=_columns, metavar="NAME[,NAME...]", help=said)
     said = "dialogues: numbers of context turns that are good (default: any)"
     one.add_argument("--context-turns", type=_numbers, metavar="N[,N...]", help=said)
-    one.add_argument("--show", type=int, default=20, metavar="N", help="bad rows shown of a file (default: 20)")
+    one.add_argument("--show", type=_count, default=20, metavar="N", help="bad rows shown of a file (default: 20)")
     said = "share of a file's rows that may be bad before the exit status is 1 (default: 0)"
     one.add_argument("--tolerance", type=float, default=0.0, metavar="SHARE", help=said)
+    said = "lists: addresses of this machine at this port are good, as those of the embedded world (sources.world.port)"
+    one.add_argument("--port", type=int, default=0, metavar="N", help=said)
 
 
 def run(words: argparse.Namespace) -> None:
     """What the command line says, as a call of `validate`."""
-    names = ("form", "separator", "turns", "images", "captions", "context_turns", "columns")
+    names = ("form", "separator", "turns", "images", "captions", "file", "context_turns", "columns")
     given = {name: getattr(words, name) for name in names}
     given |= {"url": _column(words.url), "caption": _column(words.caption)}
-    validate(words.paths, given, words.show, words.tolerance)
+    validate(words.paths, given, words.show, words.tolerance, words.port)
 
 
 def _columns(text: str) -> str | int | list[str | int]:
@@ -282,7 +303,15 @@ def _columns(text: str) -> str | int | list[str | int]:
 
 
 def _numbers(text: str) -> list[int]:
+    if not all(number.isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers: expected one such as 2 or 2,3")
     return [int(number) for number in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows: expected 0 or more")
+    return int(text)
 
 
 def _column(name: str) -> str | int:

@@ -23,25 +23,9 @@ from vikdf.code import code
 shell.prefix("set -euo pipefail; ")
 
 
-def check_raw_files():
-    """Raises a ValueError for raw files that are neither there nor made by the rules `world` and `raw`, all in one."""
-    keys = {"sources": ["captions", "images", "list", "shards"], "dialogues": ["train", "valid", "test"]}
-    missing = []
-    for stage, name in ((stage, name) for stage in keys for name in config[stage]["corpora"]):
-        entry = config[stage]["corpora"][name]
-        for path in (entry[key] for key in keys[stage] if entry.get(key)):
-            raw = config["sources"]["raw"].get(path, {})
-            if not path.startswith("data/sources/world/") and not Path(path).exists() and "url" not in raw:
-                how = f"by hand: {raw['by_hand']}, and put it there" if raw else "it has no entry under `sources.raw`"
-                where = f"`{stage}.corpora.{name}` of params.yaml names it"
-                missing.append(f"{path} is missing: {where}; {how}; data/README.md tells where to get it")
-    if missing:
-        raise ValueError("\n".join(missing))
-
-
 try:
     _params.load(Path("params.yaml"))
-    check_raw_files()
+    _params.check_files(config)
 except ValueError as error:
     sys.exit(f"\n{error}\nNothing was run.")
 

@@ -2,7 +2,8 @@
 
 In: the text of a url, or an address that a name was resolved to. Out: whether it is open to all, and what is wrong if not.
 
-Refused are other schemes than http and https; private, link-local, loopback, multicast and reserved addresses, in every
+Refused are other schemes than http and https; private, link-local, site-local, loopback, multicast, documentation's and
+reserved addresses, in every
 way of writing them (one number, hexadecimal, octal, IPv4 inside IPv6, an IPv6 zone); ports that belong to other services,
 as browsers refuse them; and urls that carry a user or a password, which are tricks or secrets.
 
@@ -33,6 +34,8 @@ LONGEST = 8192  # characters: no server has to read more of an address
 NUMBERS = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}\.?", re.IGNORECASE)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 as hosts that only speak IPv6 see it
 IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+# Python 3.11 calls these two global: what came before fc00::/7, and the second block for documentation (RFC 9637).
+NOT_OPEN = (ipaddress.ip_network("fec0::/10"), ipaddress.ip_network("3fff::/20"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,8 @@ def is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, l
     if getattr(address, "scope_id", None) is not None:
         return False
     inner = _inside(address)
+    if any(inner in network for network in NOT_OPEN):
+        return False
     return inner.is_global and not (inner.is_multicast or inner.is_reserved or inner.is_loopback)
 
 

@@ -5,7 +5,8 @@ is not to be read; sizes are looked at before a byte is decompressed:
 
     unsafe_name duplicate_name name_not_utf8   `..`, absolute; the second of one name; ambiguous_name: in several folders
     link device sparse encrypted               what holds no bytes of its own, or none that can be read
-    too_many_bytes empty_file broken_member    refused by its size; nothing; does not unpack to what the archive says
+    too_many_bytes empty_file broken_member    refused by its size; nothing; does not unpack to what the archive says,
+                                               or is packed as no zip of pictures is (neither stored nor deflated)
     truncated damaged_header ...               the archive ends here: vikdf/tars.py
 
 Other forms than these three (tar.gz, rar, 7z) are a ValueError: a picture cannot be found in them by its name.
@@ -15,7 +16,6 @@ import contextlib
 import dataclasses
 import lzma
 import os
-import re
 import stat
 import struct
 import zipfile
@@ -25,10 +25,12 @@ from pathlib import Path
 
 from vikdf import tars
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError, EOFError)
 UNREADABLE += (OSError, struct.error, ValueError)  # zipfile says them of one damaged member
 ENCRYPTED = 1  # the bit of a zip member's flags
+# The two ways of packing that zipfile unpacks no further than it is asked to; bzip2 and LZMA it unpacks in one go, so that
+# a member of some hundred bytes takes a gigabyte of memory before its first byte is given.
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +84,11 @@ def _second_of_a_name(files: list[File]) -> list[File]:
     return told
 
 
-def check_there(path: Path) -> None:
-    """Raises a ValueError for what is neither a folder nor a file: a pipe would be waited for without end."""
-    if not path.is_dir() and not path.is_file():
-        what = "is neither a folder nor a file" if path.exists() else "is missing"
-        raise ValueError(f"{path} {what}: put the corpus there, or change the entry of params.yaml that names it")
-
-
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Archive]:
     """The folder, zip or tar."""
     path = Path(path)
-    check_there(path)
+    tars.check_there(path, folder=True)
     if path.is_dir():
         yield Archive(_of_folder(path), lambda file, most: _head(path / file.name, most))
     elif zipfile.is_zipfile(path):
@@ -116,7 +111,7 @@ def _of_folder(folder: Path) -> list[File]:
                 inside = path.is_file() and path.resolve().is_relative_to(root)
                 bad, about = ("", path.stat()) if inside else ("link", about)
             found.append(
-                File(_text(path.relative_to(folder).as_posix()), about.st_size, bad or _wrong(path.name), None)
+                File(_text(path.relative_to(folder).as_posix()), about.st_size, bad or tars.wrong_name(path.name), None)
             )
     return sorted(found, key=lambda file: file.name)
 
@@ -124,15 +119,6 @@ def _of_folder(folder: Path) -> list[File]:
 def _text(name: str) -> str:
     """A name that any file can hold: bytes that are no UTF-8 as their numbers."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _wrong(name: str) -> str:
-    """What is wrong with a name, where anything is."""
-    if re.search("[\ud800-\udfff]", name):
-        return "name_not_utf8"
-    parts = name.replace("\\", "/").split("/")
-    unsafe = not name.strip("./") or parts[0] == "" or ".." in parts or re.match("[A-Za-z]:", name) or "\0" in name
-    return "unsafe_name" if unsafe else ""
 
 
 @contextlib.contextmanager
@@ -161,7 +147,7 @@ def _bad_in_zip(member: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         return "link" if kind == stat.S_IFLNK else "device"
-    return _wrong(member.filename)
+    return tars.wrong_name(member.filename) or ("" if member.compress_type in BOUNDED else "broken_member")
 
 
 def _of_tar(path: Path) -> list[File]:

@@ -33,6 +33,8 @@ CHUNK = 1 << 16
 OPT_OUT = {"noai", "noimageai", "noindex", "noimageindex", "none"}  # none = noindex, nofollow
 VALUED = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}  # directives with a colon
 ROBOT = "vikdf"
+# What a host can make this code and Python's own parsers raise. One that got through would cost its whole shard at each try.
+OF_A_HOST = (OSError, http.client.HTTPException, ValueError, ArithmeticError, LookupError)
 
 
 def agent(contact: str) -> str:
@@ -59,7 +61,7 @@ def download(
             url = next_url(url, where)
             meter.end += go(url)
         return None, "too_many_redirects"
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except OF_A_HOST as error:
         return None, _status(error)
 
 
@@ -84,7 +86,10 @@ def _later(headers: Message) -> str:
     if said.isascii() and said.isdecimal():
         return f" {said[:9]}"
     date = email.utils.parsedate_tz(said) if said else None
-    return f" {max(0, round(email.utils.mktime_tz(date) - time.time()))}" if date else ""
+    try:
+        return f" {max(0, round(email.utils.mktime_tz(date) - time.time()))}" if date else ""
+    except (OverflowError, ValueError):  # a day that no calendar has
+        return ""
 
 
 def parted(said: str) -> tuple[str, int]:
@@ -120,5 +125,6 @@ def _status(error: Exception) -> str:
         (ConnectionError, "connection"),
         (http.client.HTTPException, "broken_answer"),
         (OSError, "connection"),
+        ((ArithmeticError, LookupError), "broken_answer"),
     ]
     return next((name for kind, name in kinds if isinstance(error, kind)), "bad_url")

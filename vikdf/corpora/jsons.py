@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from vikdf.corpora.bounds import bound
+
 CHUNK = 1 << 20  # characters read at a time
 LARGEST = 1 << 26  # characters of one element; what is larger cannot be stepped over
-MOST_TIMES, AT_LEAST = 200, 1 << 26  # as in tables.py
 SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 TOO_DEEP = object()  # in the place of a value that is nested deeper than Python's decoder goes
@@ -79,14 +80,14 @@ class _Text:
 
     def __init__(self, path: Path, stream):
         self.path, self.stream, self.held, self.at, self.before = path, stream, "", 0, 0
-        self.most = max(MOST_TIMES * path.stat().st_size, AT_LEAST) if isinstance(stream, gzip.GzipFile) else None
+        self.check_size = bound(path) if isinstance(stream, gzip.GzipFile) else None
         self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
 
     def more(self) -> bool:
         """Reads on; False at the end. What was used up is let go."""
         data = self.stream.read(max(CHUNK, len(self.held) - self.at))
-        if self.most and self.stream.tell() > self.most:
-            raise ValueError(f"{self.path} unpacks to more than {self.most} bytes: expected a corpus, not a bomb")
+        if self.check_size:
+            self.check_size(self.stream.tell())
         self.before += self.at
         self.held, self.at = self.held[self.at :] + self.decode(data, not data), 0
         return bool(data)

@@ -6,22 +6,26 @@ In: an entry of sources.corpora, {form: ..., and what the form asks for}. Out: i
 
 status is empty where the picture is still to be fetched, `ok` where it is there, else the reason why the row has none.
 Reasons beside those of tables.py, archives.py and download.py: bad_row (a value of another kind than text), long_caption,
-missing (listed, but not there), other_file (in a folder of pictures, and neither picture nor caption).
+missing_column (of a .jsonl or .json), missing (listed, but not there), other_file (in a folder of pictures, and neither
+picture nor caption).
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vikdf import tars
+from vikdf import files, tars
 from vikdf.corpora import archives, jsons, tables
 from vikdf.corpora.addresses import Limits
 from vikdf.corpora.pictures import examine
+from vikdf.decode import SUFFIXES
 
 PENDING = ""  # the status of a row whose picture is still to be fetched
 LONGEST_CAPTION = 10_000  # characters; the longest published ones have some 2,000
 LONGEST_URL = 8_000  # characters; hosts refuse longer ones
 SIDECAR_BYTES = 1 << 20
+TAKEN = ("all", "failures", "reason", "unit")  # names in sources' and filter's reports, so no corpus'
 SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")  # what systems leave in every folder
 
 
@@ -106,13 +110,13 @@ def _coco_image(archive: archives.Archive | None, image, said: dict, limits: Lim
 
 
 def _table(path: str, columns: list[str] | None, url: str, caption: str, form: str = "") -> Iterator[dict]:
-    for line, found in tables.rows(Path(path), columns, wanted=[url, caption], form=form):
+    for line, found in tables.of_parts(Path(path), columns, [url, caption], form):
         if isinstance(found, str):
             yield row([], status=found, line=line)
         elif url in found and caption in found:
             yield _listed(found[caption], found[url], line)
         else:
-            yield row([], status="wrong_columns", line=line)
+            yield row([], status="missing_column", line=line)
 
 
 def read_cc3m(*, list: str, limits: Limits) -> Iterator[dict]:
@@ -124,12 +128,15 @@ def read_cc12m(*, list: str, limits: Limits) -> Iterator[dict]:
 
 
 def read_list(*, list: str, url: str | int, caption: str | int, limits: Limits) -> Iterator[dict]:
-    """Any table of url and caption: columns by name, or by number (from 0) where the file has no header."""
-    if isinstance(url, int) != isinstance(caption, int):
-        raise ValueError(
-            f"{list}: url is {url!r} and caption {caption!r}, expected two names or two numbers of columns"
-        )
+    """Any table of url and caption, or a folder of such: columns by name, or by number (from 0) where there is no header."""
+    _check_columns(list, url, caption)
     return _table(list, [] if isinstance(url, int) else None, str(url), str(caption))
+
+
+def _check_columns(where: str, url: str | int, caption: str | int) -> None:
+    if isinstance(url, int) != isinstance(caption, int):
+        said = f"url is {url!r} and caption {caption!r}"
+        raise ValueError(f"{where}: {said}, expected two names of columns, or two numbers where there is no header")
 
 
 def read_sbu(*, list: str, limits: Limits) -> Iterator[dict]:
@@ -175,7 +182,7 @@ def _not_for_rows(archive: archives.Archive, images: Path, captions: str | None)
 
 
 def _is_picture(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in archives.PICTURES
+    return name.rpartition(".")[2].lower() in SUFFIXES
 
 
 def _captions_by_file(path: str, file: str, caption: str) -> tuple[dict[str, tuple[list[str], int]], list[dict]]:
@@ -183,7 +190,7 @@ def _captions_by_file(path: str, file: str, caption: str) -> tuple[dict[str, tup
     told: dict[str, tuple[list[str], int]] = {}
     lost = []
     for line, found in tables.rows(Path(path), wanted=[file, caption]):
-        wrong = found if isinstance(found, str) else "" if {file, caption} <= found.keys() else "wrong_columns"
+        wrong = found if isinstance(found, str) else "" if {file, caption} <= found.keys() else "missing_column"
         if not wrong:
             texts = _several(found[caption])
             wrong = wrong_text(found[file], LONGEST_URL, "bad_row") or _first_wrong(texts)
@@ -228,7 +235,7 @@ def _captions(parts: dict[str, bytes]) -> tuple[list[str], str, str]:
 def read_webdataset(*, shards: str, limits: Limits) -> Iterator[dict]:
     """A folder of tars in the order of their names, or one tar: img2dataset's output, and our own shards."""
     folder = Path(shards)
-    archives.check_there(folder)
+    tars.check_there(folder, folder=True)
     paths = sorted(folder.glob("*.tar")) if folder.is_dir() else [folder]
     if not paths:
         raise ValueError(f"{shards} holds no .tar: expected webdataset's shards")
@@ -259,7 +266,7 @@ def _sample(stream, parts: dict[str, tars.Member], limits: Limits, line: int) ->
             if wrong and wrong != "empty_file":
                 return row([], status=wrong, line=line)
     said, wrong, url = _captions(told)
-    picture = next((end for end in archives.PICTURES if end in parts), None)
+    picture = next((end for end in SUFFIXES if end in parts), None)
     if wrong or picture is None:
         return row([], url, wrong or "missing", line)
     return _seen(archive, archive.find(picture), said, limits, line, url)
@@ -274,6 +281,25 @@ FORMS: dict[str, Callable[..., Iterator[dict]]] = {
     "folder": read_folder,
     "webdataset": read_webdataset,
 }
+
+
+def check_entries(corpora: dict) -> None:
+    """Raises a ValueError for a name that cannot be, an entry of an unknown form, or with other keys than its form has."""
+    for name, entry in corpora.items():
+        files.check_name(name, "sources.corpora", TAKEN)
+        where = f"sources.corpora.{name}"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} is {entry!r}: expected an entry such as {{form: cc3m, list: FILE}}")
+        if entry.get("form") not in FORMS:
+            raise ValueError(f"unknown form {entry.get('form')!r} in {where}: expected one of {', '.join(FORMS)}")
+        known = dict(inspect.signature(FORMS[entry["form"]]).parameters)
+        known.pop("limits")
+        needed = {key for key, value in known.items() if value.default is inspect.Parameter.empty}
+        if wrong := sorted(entry.keys() - known.keys() - {"form", "expected"} | needed - entry.keys()):
+            said = f"{where}: the form {entry['form']} takes {', '.join(known)}"
+            raise ValueError(f"{said}; `{wrong[0]}` is {'unknown' if wrong[0] in entry else 'missing'}")
+        if entry["form"] == "list":
+            _check_columns(where, entry["url"], entry["caption"])
 
 
 def is_list(entry: dict) -> bool:

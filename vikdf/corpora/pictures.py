@@ -16,27 +16,12 @@ page, script or program that is a picture too is refused. Where is looked for it
 
 import dataclasses
 import io
-import struct
 import warnings
-import zlib
 
 from vikdf.corpora.polyglots import polyglot
+from vikdf.decode import FORMATS, MAGIC, UNDECODABLE
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM")
 SCANS = 100  # of a progressive JPEG, which has some ten: each one, of a few bytes, costs a pass over every pixel
-UNDECODABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
 
 
 def examine(data: bytes, max_pixels: int) -> tuple[str, int | None, int | None]:

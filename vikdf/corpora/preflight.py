@@ -13,12 +13,10 @@ import time
 from collections import Counter
 from multiprocessing.pool import ThreadPool
 
-import pyarrow.parquet as pq
-
-from vikdf import files
+from vikdf import files, schemas
 from vikdf.corpora import progress
 from vikdf.corpora.download import agent, download, parted
-from vikdf.corpora.fetch import List, Manner, Worker
+from vikdf.corpora.fetch import BATCH, URLS, List, Manner, Worker
 from vikdf.corpora.hosts import Turns, host_of
 from vikdf.corpora.pictures import examine
 
@@ -47,7 +45,7 @@ def sample(one: List, count: int) -> list[str]:
     rows = one.rows(1)
     chosen = set(random.Random(f"preflight {SEED} {one.name} {rows}").sample(range(rows), min(count, rows)))
     urls, start = [], 0
-    for batch in pq.ParquetFile(one.urls).iter_batches(columns=["url"]):
+    for batch in schemas.batches(one.urls, URLS, BATCH):
         urls += [batch["url"][at].as_py() for at in range(batch.num_rows) if start + at in chosen]
         start += batch.num_rows
     return urls

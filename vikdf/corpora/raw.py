@@ -32,8 +32,9 @@ from vikdf.corpora.hops import Meter, Refused, TooMany, asked
 
 CHUNK = 1 << 20
 CONNECT = 60  # seconds till the host's answer begins
+DIGESTS = ("sha256", "md5")
 MOST_SECONDS = 30 * 24 * 3600  # of one answer: the silence between two reads is what is bounded
-TRIES = 6  # in a row without a byte, with 1, 2, 4, 8 and 16 seconds between: a host that restarts is back by then
+TRIES = 6  # in a row that get no further, with 1, 2, 4, 8 and 16 seconds between: a host that restarts is back by then
 WAIT = 1.0
 PASSING = re.compile("408|429|5..")  # statuses that may pass
 
@@ -96,20 +97,20 @@ def _move(came: Path, path: Path) -> None:
 
 
 def _download(entry: dict, folder: Path, limits: Limits, name: str) -> None:
-    """Asks until all is there; a try that brought some bytes does not count."""
+    """Asks until all is there; a try that got further than all before does not count."""
     part, failures = folder / "part", 0
+    most = _size(part)
     while True:
-        had = _size(part)
         try:
             return _ask(entry, folder, limits, name)
         except (Refused, TooMany) as error:
             raise ValueError(f"{entry['url']} cannot be fetched ({error}): {CURE}") from None
         except (OSError, http.client.HTTPException) as error:
-            failures = failures + 1 if _size(part) <= had else 1
+            failures, most = (1 if _size(part) > most else failures + 1), max(most, _size(part))
             said = f"{entry['url']}: {type(error).__name__.strip('_')} {error} after {_size(part)} bytes"
             if failures == TRIES:
                 raise ValueError(f"{said}: run this step again, it goes on from there; or {CURE}") from None
-            print(f"{said}; asking for the rest", file=sys.stderr)
+            print(flags.printable(f"{said}; asking for the rest"), file=sys.stderr)  # hosts choose some of the words
             time.sleep(WAIT * 2 ** (failures - 1))
 
 
@@ -120,17 +121,19 @@ def _size(path: Path) -> int:
 def _ask(entry: dict, folder: Path, limits: Limits, name: str) -> None:
     """One request for what is missing; what comes is added to folder/part."""
     part, about = folder / "part", folder / "about.json"
-    had, known = _size(part), files.read_json(about) if about.exists() else {}
+    had, version = _size(part), files.read_json(about).get("version", "") if about.exists() else ""
     if had and had == entry.get("bytes"):
         return
+    if not version and not any(entry.get(kind) for kind in DIGESTS):
+        had = 0  # nothing would tell whether the rest is of the same file
     more = {"Range": f"bytes={had}-"} if had else {}
-    more |= {"If-Range": known["version"]} if had and known.get("version") else {}
+    more |= {"If-Range": version} if had and version else {}
     with _answer(entry["url"], limits, more) as (answer, meter):
         begin, total = _place(entry, answer, had)
         if begin is None:
             return
         _check_room(folder, total, begin)
-        files.write_json(about, {"url": entry["url"], "version": _version(answer)})
+        files.write_json(about, {"url": entry["url"], "version": _version(answer) or (version if begin else "")})
         meter.end += MOST_SECONDS
         with open(part, "r+b" if part.exists() else "wb") as stream:
             stream.truncate(begin)
@@ -152,13 +155,16 @@ def _answer(url: str, limits: Limits, more: dict) -> Iterator[tuple[http.client.
             if answer.status not in MOVED or where is None:
                 yield answer, meter
                 return
-        url = next_url(url, where)
+        try:
+            url = next_url(url, where)
+        except ValueError:
+            raise Refused(f"bad_url: {where}") from None
     raise Refused("it redirects without end")
 
 
 def _place(entry: dict, answer: http.client.HTTPResponse, had: int) -> tuple[int | None, int | None]:
     """(where the answer's bytes belong, size of the whole); None where nothing is missing."""
-    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+    span = re.fullmatch(r"bytes (?:(\d{1,18})-\d+|\*)/(\d{1,18}|\*)", answer.headers.get("Content-Range", "").strip())
     total = int(span[2]) if span and span[2] != "*" else None
     if PASSING.fullmatch(str(answer.status)):
         raise _Passing(f"the host answered {answer.status}")
@@ -209,7 +215,7 @@ def _pour(answer, meter: Meter, stream, begin: int, total: int | None, name: str
 
 def _verify(entry: dict, part: Path) -> None:
     """Size and digest, as far as they are known; what is wrong is deleted, so that the next run begins anew."""
-    kinds = [kind for kind in ("sha256", "md5") if entry.get(kind)]
+    kinds = [kind for kind in DIGESTS if entry.get(kind)]
     for kind in ["bytes", *kinds]:
         found = _size(part) if kind == "bytes" else _digest(part, kind)
         if entry.get(kind) not in (None, found):

@@ -7,6 +7,7 @@ place, the name of what is wrong with the row, after which the next row goes on:
     not_utf8 nul_bytes too_long empty      bytes that are no text; a line above LONGEST; nothing
     wrong_columns open_quote               another number of columns than the header's; a quote that nobody closes
     not_json not_an_object too_deep        .jsonl and .json only
+    bad_value                              .parquet only: a time or date beyond the calendar, or in no known zone
 
 A file that is missing, cut or in another form is a ValueError. Run: vikdf validate FILE
 """
@@ -23,15 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vikdf.corpora import jsons
+from vikdf.corpora.bounds import bound
 
 LONGEST = 1 << 20  # bytes of a line; no caption, url or dialogue comes near
 QUOTED_LINES = 100  # lines that one quoted field may span: a stray quote must not swallow the file
-MOST_TIMES, AT_LEAST = (
-    200,
-    1 << 26,
-)  # a .gz unpacks to at most so many times its size, or so many bytes: text takes 3 to 20
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What pyarrow raises for a value that Python has no word for: a text that is none, a day after the year 9999, a time zone
+# that nobody knows.
+NO_VALUE = (ArithmeticError, LookupError, ValueError)
 FORMS = ("tsv", "csv", "jsonl", "json", "parquet")
+PARTS = (".parquet", ".tsv", ".csv", ".jsonl")  # of a list that is a folder
 Row = tuple[int, dict | str]
 
 
@@ -65,6 +67,21 @@ def rows(
     return _named(path, found)
 
 
+def of_parts(path: Path, columns: list[str] | None, wanted: list[str], form: str) -> Iterator[Row]:
+    """The rows of a table, or of a folder of part files in the order of their names, as one table."""
+    parts = [path]
+    if path.is_dir():
+        parts = [each for each in sorted(path.iterdir()) if each.name.lower().removesuffix(".gz").endswith(PARTS)]
+        if not parts:
+            raise ValueError(f"{path} is a folder without a list in it: expected part files, {' '.join(PARTS)}")
+    before = 0
+    for part in parts:
+        line = 0
+        for line, found in rows(part, columns, wanted=wanted, form=form):
+            yield before + line, found
+        before += line
+
+
 def _named(path: Path, found: Iterator[Row]) -> Iterator[Row]:
     """What the decompressor says, as one sentence."""
     try:
@@ -76,7 +93,7 @@ def _named(path: Path, found: Iterator[Row]) -> Iterator[Row]:
 def _texts(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, text, what is wrong): no more than one line is in memory, and of a line too long only its beginning."""
     with gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb") as stream:
-        most = max(MOST_TIMES * path.stat().st_size, AT_LEAST) if isinstance(stream, gzip.GzipFile) else None
+        check_size = bound(path) if isinstance(stream, gzip.GzipFile) else None
         for number in itertools.count(1):
             line = stream.readline(LONGEST + 1)
             if not line:
@@ -86,14 +103,11 @@ def _texts(path: Path) -> Iterator[tuple[int, str, str]]:
             wrong = "too_long" if len(line) > LONGEST and not line.endswith(b"\n") else ""
             while wrong and line and not line.endswith(b"\n"):
                 line = stream.readline(LONGEST)
-                _check_size(path, stream, most)
-            _check_size(path, stream, most)
+                if check_size:
+                    check_size(stream.tell())
+            if check_size:
+                check_size(stream.tell())
             yield number, *(("", wrong) if wrong else _decoded(line))
-
-
-def _check_size(path: Path, stream, most: int | None) -> None:
-    if most and stream.tell() > most:
-        raise ValueError(f"{path} unpacks to more than {most} bytes, as no list does: expected a list, not a bomb")
 
 
 def _without_mark(path: Path, line: bytes) -> bytes:
@@ -198,7 +212,7 @@ def _record(lines: Iterator[str]) -> list[str] | str:
 def _parquet(path: Path, wanted: list[str] | None) -> Iterator[Row]:
     number = 0
     try:
-        with pq.ParquetFile(path) as table:
+        with pq.ParquetFile(path, pre_buffer=False) as table:  # else all that was read is kept until it is closed
             check_columns(path, table.schema_arrow.names, wanted)
             for batch in table.iter_batches(batch_size=256, columns=wanted):
                 for row in _batch(batch):
@@ -212,9 +226,9 @@ def _parquet(path: Path, wanted: list[str] | None) -> Iterator[Row]:
 def _batch(batch: pa.RecordBatch) -> list[dict | str]:
     try:
         return [_fits(row) for row in batch.to_pylist()]
-    except UnicodeDecodeError:  # one of its texts is none: find which
+    except NO_VALUE as error:  # one of its rows is to blame: find which
         if batch.num_rows == 1:
-            return ["not_utf8"]
+            return ["not_utf8" if isinstance(error, UnicodeDecodeError) else "bad_value"]
         half = batch.num_rows // 2
         return _batch(batch.slice(0, half)) + _batch(batch.slice(half))
 

@@ -12,6 +12,7 @@ params.yaml. Out: rows(path, entry) -> (number, Talk), or (number, Bad) with the
 A new form is one function here and its line in FORMS; a new step of cleaning one function and its line in STEPS.
 """
 
+import inspect
 import itertools
 import json
 import re
@@ -141,15 +142,25 @@ def clean(talk: Talk, steps: list[str], longest: int, changed: Counter) -> None:
 
 
 def check(task: str, entry: dict, steps: list[str]) -> None:
-    """Raises a ValueError for a form or a step that is not there."""
+    """Raises a ValueError for a form or a step that is not there, or other keys than the form has."""
     files.check_name(task, "dialogues.corpora")
     where = f"dialogues.corpora.{task}"
-    if entry["form"] not in FORMS:
-        raise ValueError(f"unknown form {entry['form']!r} in {where}: expected one of {', '.join(FORMS)}")
+    if entry.get("form") not in FORMS:
+        raise ValueError(f"unknown form {entry.get('form')!r} in {where}: expected one of {', '.join(FORMS)}")
     if lost := [name for name in steps if name not in STEPS]:
         raise ValueError(f"unknown step {lost[0]!r} of cleaning in {where}: expected some of {', '.join(STEPS)}")
     if entry["form"] == "turns" and "columns" not in entry:
         raise ValueError(f"{where} names no columns: expected the column of the turns, or a list, the response last")
+    options = [*inspect.signature(FORMS[entry["form"]]).parameters][1:]  # the first is the row
+    if wrong := sorted(entry.keys() - {*options, *BESIDE}):
+        said = f"{where}: the form {entry['form']} takes {', '.join([*options, *BESIDE[1:]])}"
+        raise ValueError(f"{said}; `{wrong[0]}` is unknown")
+    columns = entry.get("columns")
+    if isinstance(columns, list) and len({type(name) for name in columns}) > 1:
+        said = f"{where}: columns is {columns}"
+        raise ValueError(f"{said}, expected names, or numbers alone where the file has no header")
+    if not entry.keys() & set(SPLITS):
+        raise ValueError(f"{where} names no file: expected one for some of {', '.join(SPLITS)}")
 
 
 def rows(

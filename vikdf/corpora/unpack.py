@@ -16,15 +16,17 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from vikdf.corpora.archives import BOUNDED
+from vikdf.corpora.bounds import bound
+
 CHUNK = 1 << 20
-MOST_TIMES, AT_LEAST = 200, 1 << 26  # a member has at most so many times the archive's bytes: lists take 3 to 20
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
 UNREADABLE += (EOFError, struct.error, OSError, RecursionError)
 
 
 def take(archive: Path, member: str, path: Path) -> None:
     """Writes the member to the path; a damaged archive, or one without the member, is a ValueError."""
-    most = max(MOST_TIMES * archive.stat().st_size, AT_LEAST)
+    check_size = bound(archive, member)
     try:
         with _member(archive, member) as (stream, size), open(path, "wb") as copy:
             bar = tqdm(total=size, desc=member, unit="B", unit_scale=True, mininterval=1, file=sys.stderr)
@@ -32,8 +34,7 @@ def take(archive: Path, member: str, path: Path) -> None:
                 while chunk := stream.read(CHUNK):
                     copy.write(chunk)
                     bar.update(len(chunk))
-                    if copy.tell() > most:
-                        raise ValueError(f"{archive}: {member} unpacks to more than {most} bytes: expected a list")
+                    check_size(copy.tell())
     except UNREADABLE as error:
         said = "; ".join(str(error).splitlines()) or type(error).__name__
         raise ValueError(f"{archive} cannot be unpacked ({said}): delete it and run this step again") from None
@@ -46,6 +47,8 @@ def _member(archive: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
             found = _named(
                 archive, name, {each.filename: each for each in opened.infolist() if not each.filename.endswith("/")}
             )
+            if found.compress_type not in BOUNDED:
+                raise ValueError(f"{archive}: {name} is packed otherwise than by deflate: pack the archive anew")
             with opened.open(found) as stream:
                 yield stream, found.file_size
         return

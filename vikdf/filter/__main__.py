@@ -1,7 +1,8 @@
 """Keeps the pairs that are worth learning from; what is dropped is counted under the rule that dropped it.
 
 In: the sources' tables (PAIRS, with rows that have no picture).
-Out: <output>/pairs.parquet (PAIRS: kept rows, captions that survive); counts by reason as report.parquet, report.txt, report.svg.
+Out: <output>/pairs.parquet (PAIRS: kept rows, captions that survive); counts by reason as report.parquet, report.txt, report.svg;
+manifest.json last.
 Run: python -m vikdf.filter --pairs data/sources/coco.parquet --output data/filter ... (--help names all)
 
 A rule is an expression, true for what it drops (vikdf/filter/rules.py); the first one that holds is the reason. Captions go
@@ -28,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from vikdf import flags, schemas
+from vikdf import files, flags, schemas
 from vikdf.filter import funnel, near, rules
 from vikdf.filter.repeats import Repeats
 from vikdf.filter.verdicts import Verdicts
@@ -234,7 +235,7 @@ def judge(pairs: list[Path], params: dict, folder: Path, product: Path) -> None:
     verdicts = judge_captions(pairs, params, folder)
     take_looks(pairs, verdicts, folder / "looks")
     judge_looks(verdicts, folder / "looks", params)
-    report = funnel.table(write_verdicts(pairs, verdicts, product / "verdicts.parquet"))
+    report = funnel.table(write_verdicts(pairs, verdicts, product / "verdicts.parquet"), rules.off(params))
     if "kept" not in report.filter(unit="picture")["reason"]:
         raise ValueError(
             "no pair is left, loosen the rules of `filter` in params.yaml; what dropped them:\n"
@@ -279,14 +280,17 @@ def filter_pairs(
     params = rules.prepared(asked)
     inputs = {f"pairs {number}": path for number, path in enumerate(pairs)}
     inputs |= {name: Path(path) for name, path in blocklists.items() if path}
-    with claim(state, "filter", ["filter"], asked, inputs) as work:
+    (output / "manifest.json").unlink(missing_ok=True)  # its existence means complete
+    with claim(state, "filter", ["filter"], asked | rules.detector(params), inputs) as work:
         if not work.finished:
             work.checkpoints.mkdir(exist_ok=True)
             with work.finish() as product:
                 judge(pairs, params, work.checkpoints, product)
         merge(pairs, work.product / "verdicts.parquet", output / "pairs.parquet")
-        for name in ("report.parquet", "report.txt", "report.svg"):
+        for name in funnel.FILES:
             work.export(output / name, name)
+    made = files.named([output / name for name in ("pairs.parquet", *funnel.FILES)])
+    files.write_json(output / "manifest.json", {"files": made} | funnel.counts(output))
     print((output / "report.txt").read_text())
 
 

@@ -1,7 +1,7 @@
 """The filter's report: how many pictures and captions each rule dropped, as a table, as text and as a drawing.
 
 In: counts by (source, unit, reason); `kept` is the reason of what stays.
-Out: report.parquet (REPORT), report.txt, report.svg.
+Out: report.parquet (REPORT; 0 for a rule that dropped nothing), report.txt, report.svg.
 Run: by the stage, vikdf/filter/__main__.py.
 """
 
@@ -16,12 +16,20 @@ from vikdf.filter import rules
 from vikdf.filter.verdicts import WITH_ITS_PICTURE
 
 REPORT = pa.schema([("source", pa.string()), ("unit", pa.string()), ("reason", pa.string()), ("count", pa.int64())])
+FILES = ("report.parquet", "report.txt", "report.svg")
 UNITS = ("picture", "caption")
 ORDER = ["no picture", *rules.NAMES[1:], WITH_ITS_PICTURE]  # of the drawing: as the rules are asked
+# A picture goes with the rule that took its captions, so that all rules apply to it.
+APPLY = {
+    "picture": rules.NAMES[1:],
+    "caption": [*rules.CAPTION_RULES, *rules.COSTLY_RULES, *rules.REPEATS],
+}
 
 
-def table(counts: Counter) -> pl.DataFrame:
-    rows = [(*key, count) for key, count in counts.items()]
+def table(counts: Counter, off: frozenset[str] = frozenset()) -> pl.DataFrame:
+    """A row a count, 0 for a rule that dropped nothing: one sees that it was asked. `off` are those that were not."""
+    whole = {(source, unit, rule): 0 for source, unit, _ in counts for rule in APPLY[unit] if rule not in off}
+    rows = [(*key, count) for key, count in (whole | counts).items()]
     return pl.DataFrame(rows, schema=REPORT.names, orient="row").sort("unit", "source", "reason")
 
 
@@ -33,8 +41,21 @@ def write(report: pl.DataFrame, folder: Path) -> None:
         draw(report, aside)
 
 
+def counts(folder: Path) -> dict:
+    """What the manifest tells: of each unit how many there were, and how many stay."""
+    report = pl.from_arrow(schemas.read(folder / "report.parquet", REPORT))
+    kept = report.filter(reason="kept")
+    return {
+        f"{unit}s": {"read": _sum(report.filter(unit=unit)), "kept": _sum(kept.filter(unit=unit))} for unit in UNITS
+    }
+
+
+def _sum(report: pl.DataFrame) -> int:
+    return int(report["count"].sum())
+
+
 def written(report: pl.DataFrame) -> str:
-    """The report as a table for people: a row a reason, a column a source; kept first, then the heaviest."""
+    """The report as a table for people: a row a reason, a column a source; kept first, then the heaviest; then the rest."""
     parts = [(unit, report.filter(unit=unit)) for unit in UNITS]
     return "\n".join(_aligned(unit, part) for unit, part in parts if len(part))
 
@@ -43,10 +64,14 @@ def _aligned(unit: str, report: pl.DataFrame) -> str:
     wide = report.pivot("source", index="reason", values="count", sort_columns=True).fill_null(0)
     sources = [name for name in wide.columns if name not in ("reason", "unit")]
     wide = wide.select("reason", pl.sum_horizontal(sources).alias("all"), *sources)
+    idle = {"dropped nothing": [*wide.filter(all=0)["reason"]]}
+    idle["were not asked"] = [name for name in APPLY[unit] if name not in wide["reason"]]
+    wide = wide.filter(pl.col("all") > 0)
     wide = wide.sort(pl.col("reason") != "kept", -pl.col("all"), "reason")
     rows = [[f"{unit}s", *wide.columns[1:]], *wide.rows(), ["in all", *wide.drop("reason").sum().row(0)]]
     width = max(len(row[0]) for row in rows)
-    return "".join("  ".join([row[0].ljust(width), *(f"{cell:>9}" for cell in row[1:])]) + "\n" for row in rows)
+    lines = ["  ".join([row[0].ljust(width), *(f"{cell:>9}" for cell in row[1:])]) for row in rows]
+    return "\n".join([*lines, *(f"{said}: {', '.join(sorted(names))}" for said, names in idle.items() if names), ""])
 
 
 def steps(report: pl.DataFrame, unit: str) -> tuple[list[str], dict[str, list[int]]]:
@@ -55,7 +80,7 @@ def steps(report: pl.DataFrame, unit: str) -> tuple[list[str], dict[str, list[in
     for source, _, reason, count in report.filter(unit=unit).iter_rows():
         name = reason if reason in [*ORDER, "kept"] else ORDER[0]
         lost.setdefault(source, Counter())[name] += count
-    names = [name for name in ORDER if any(name in counts for counts in lost.values())]
+    names = [name for name in ORDER if any(counts[name] for counts in lost.values())]
     left = {source: [counts.total()] for source, counts in lost.items()}
     for source, counts in lost.items():
         for name in names:

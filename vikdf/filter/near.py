@@ -9,11 +9,12 @@ colours themselves stay where the caller has them, on disk. What equals a pictur
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+
+from vikdf.decode import opened
 
 THUMBNAIL = 6  # side of the colours that two near duplicates must share
 COLOURS = THUMBNAIL * THUMBNAIL * 3  # bytes
@@ -27,11 +28,8 @@ Colours = Callable[[np.ndarray], np.ndarray]  # numbers of pictures [n] -> their
 
 def look(image: bytes | None) -> tuple[bytes, int, bytes] | None:
     """(sha256, difference hash, thumbnail's colours): what tells two pictures apart. None where it cannot be decoded."""
-    if image is None:
-        return None
-    try:
-        picture = Image.open(io.BytesIO(image)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises at damaged bytes
+    picture = opened(image)
+    if picture is None:
         return None
     grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX))  # [8, 9]
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])

@@ -10,6 +10,7 @@ at the few captions that pass it. Beyond ASCII \\b is slow, (?:^|\\W) is not.
 
 import functools
 import importlib
+import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +23,13 @@ ENGLISH = "the|of|and|is|are|at|to|for|from|by|with|it|this|that|here|there|my|y
 FOREIGN = (  # words of German, French, Spanish, Italian, Portuguese and Dutch that are none in English
     "der|das|und|ein|eine|einem|einen|einer|mit|auf|im|ist|dem|den|zum|zur|von|vom|für|bei|nicht|"
     "le|la|les|un|une|des|du|dans|sur|avec|est|et|au|aux|pour|"
-    "el|los|las|una|del|con|por|para|una|uno|está|muy|y|"
+    "el|los|las|una|del|con|por|para|uno|está|muy|y|"
     "il|lo|gli|della|dello|nel|nella|sono|di|"
     "os|uma|um|em|não|na|"
     "het|een|op|van|voor"
 )
 AROUND = " \t\n\r\u00a0.,;:!?\u2026'\"()-"  # what makes no other text of a text when it stands around it
 WORDS_AT_ONCE = 500  # blocked words in one pattern: a larger one passes the limit of the pattern's size
-PARENTS = 5  # a.b.c.example.org is also a host of example.org
 
 CAPTION = pl.col("caption")
 
@@ -72,6 +72,11 @@ def _few_letters(params: dict) -> pl.Expr:
     return (shown - text.str.count_matches(r"[^\p{L}\s]")) / shown.clip(1) < params["min_letters"]
 
 
+def _boilerplate(params: dict) -> pl.Expr:
+    patterns = [f"(?:{each})" for each in params["boilerplate"]]
+    return CAPTION.str.contains("(?i)" + "|".join(patterns)) if patterns else pl.lit(False)
+
+
 def _blocked_word(params: dict) -> pl.Expr:
     words = params["blocked_words"]
     text = _where(CAPTION.str.to_lowercase().str.contains_any(words))
@@ -81,11 +86,17 @@ def _blocked_word(params: dict) -> pl.Expr:
 
 
 def _blocked_host(params: dict) -> pl.Expr:
-    blocked = pl.Series(params["blocked_hosts"], dtype=pl.String).implode()
-    hosts = [pl.col("url").str.to_lowercase().str.extract(r"^[a-z]+://(?:[^/@?#]*@)?([^/:?#]+)")]
-    for _ in range(PARENTS):
-        hosts.append(hosts[-1].str.extract(r"^[^.]+\.(.+)$"))
-    return pl.any_horizontal(host.is_in(blocked) for host in hosts) if params["blocked_hosts"] else pl.lit(False)
+    """a.b.example.org is also a host of example.org, however many names stand before it, and so is example.org. with a dot."""
+    by_length = {}  # labels -> the list's hosts with so many, which a host's last so many are compared with
+    for name in filter(None, (host.strip(".") for host in params["blocked_hosts"])):
+        by_length.setdefault(name.count(".") + 1, []).append(name)
+    host = pl.col("url").str.to_lowercase().str.extract(r"^\s*[a-z]+://(?:[^/?#]*@)?([^/:?#]+)")
+    host = host.str.strip_chars_end(".")
+    found = [
+        host.str.extract(rf"((?:[^.]+\.){{{labels - 1}}}[^.]+)$").is_in(pl.Series(names).implode())
+        for labels, names in by_length.items()
+    ]
+    return pl.any_horizontal(found) if found else pl.lit(False)
 
 
 # Rules of a row. A status other than ok comes before all of them and is its own reason.
@@ -100,7 +111,7 @@ PICTURE_RULES: Rules = {
 CAPTION_RULES: Rules = {
     "garbled": lambda p: CAPTION.str.contains(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{FFFD}]"),
     "blocked_word": _blocked_word,
-    "boilerplate": lambda p: CAPTION.str.contains("(?i)" + "|".join(f"(?:{each})" for each in p["boilerplate"])),
+    "boilerplate": _boilerplate,
     "other_script": _other_script,
     "other_language": _other_language,
     "few_words": _few_words,
@@ -200,6 +211,21 @@ def _detect(name: str) -> Callable[[str], tuple[str, float]]:
         return DETECTORS[name]()
     except ModuleNotFoundError:
         raise ValueError(f"`filter.detector` needs {name}: run `pip install {name}`, or write null there") from None
+
+
+def off(params: dict) -> frozenset[str]:
+    """The rules that are not asked: no list or no detector is set for them."""
+    lists = {"blocked_word": "words", "blocked_host": "hosts", "blocked_picture": "pictures"}
+    named = {rule for rule, name in lists.items() if not params["blocklists"].get(name)}
+    return frozenset(named | (set() if params["detector"] else {*COSTLY_RULES}))
+
+
+def detector(params: dict) -> dict[str, str]:
+    """What the detector is, for the key of the work: another version of it may say otherwise."""
+    if not params["detector"]:
+        return {}
+    name = params["detector"]["name"]
+    return {"the detector": f"{name} {importlib.metadata.version(name)}"}
 
 
 def _elsewhere(texts: pl.Series, name: str, languages: list[str], sure: float) -> pl.Series:

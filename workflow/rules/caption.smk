@@ -1,5 +1,5 @@
 # In: data/filter/pairs.parquet, the captioner, CLIP. Out: data/caption/captions.parquet (all candidates),
-# report.txt and report.svg.
+# report.txt, report.svg and manifest.json.
 
 
 rule caption:
@@ -14,6 +14,7 @@ rule caption:
         "data/caption/captions.parquet",
         "data/caption/report.txt",
         "data/caption/report.svg",
+        "data/caption/manifest.json",
     log:
         "logs/caption/caption.log",
     priority: 4

@@ -1,4 +1,5 @@
-# In: data/sources/<name>.parquet. Out: data/filter/pairs.parquet and the counts of what was dropped, by rule and source.
+# In: data/sources/<name>.parquet. Out: data/filter/pairs.parquet and the counts of what was dropped, by rule and source;
+# manifest.json last.
 
 
 rule filter:
@@ -12,6 +13,7 @@ rule filter:
         "data/filter/report.parquet",
         "data/filter/report.txt",
         "data/filter/report.svg",
+        "data/filter/manifest.json",
     log:
         "logs/filter/filter.log",
     priority: 4
