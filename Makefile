@@ -33,7 +33,7 @@ evidence: $(READY) ## results/evidence.csv: the zero-data rows and their control
 ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of its parts, and by its number of queries
 	$(RUN) snakemake --cores $(CORES) results/table3.csv results/figure7.svg
 
-test: $(READY) ## the tests, the tiny run end to end among them: about ten minutes
+test: $(READY) ## the tests, the tiny run end to end among them: some twelve minutes
 	$(RUN) python -m pytest -m "not long"
 
 test-long: $(READY) ## the tests that take longer

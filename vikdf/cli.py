@@ -207,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     said = "check every product against its manifest"
     one = _command(commands, "verify", said, lambda given: verify(given.folder), VERIFY)
     _folder(one, "what was made", Path("data"))
-    said = "index a folder of tar shards, img2dataset's"
+    said = "index tar shards that another tool wrote, such as img2dataset"
     one = _command(commands, "index", said, lambda given: index(given.folder), INDEX)
     one.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that holds the .tar files")
     one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder), STATE)
