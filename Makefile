@@ -36,7 +36,7 @@ ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of 
 test: $(READY) ## the tests, the tiny run end to end among them: some twelve minutes
 	$(RUN) python -m pytest -m "not long"
 
-test-long: $(READY) ## the tests that take longer
+test-long: $(READY) ## what takes longer: two clean runs, kills, hostile items and damaged files in numbers
 	$(RUN) python -m pytest -m long
 
 check: $(READY) ## style, params against the schema, the laws of the layout (Snakemake's lint among them)
