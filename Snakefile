@@ -8,6 +8,9 @@ The includes stand in the order in which the work flows; each file holds one sta
 configfile: "params.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/filter.smk"
@@ -21,6 +24,7 @@ include: "workflow/rules/generate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/targets.smk"
+include: "workflow/report.smk"
 
 
 rule all:
@@ -29,6 +33,7 @@ rule all:
         "results/table1.csv",
         "results/table1.md",
         "results/probe.csv",
+        "results/report.html",
 
 
 onerror:

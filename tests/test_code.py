@@ -66,7 +66,8 @@ def test_a_module_that_does_not_exist_is_named(tree):
 def test_pretrain_needs_the_model_but_no_metric_and_tables_need_neither():
     assert "vikdf/model/vikdf.py" in code("pretrain")
     assert not [path for path in code("pretrain") + code("tables") if path.startswith("vikdf/metrics/")]
-    assert not [path for path in code("tables") + code("evaluate") if path.startswith("vikdf/model/")]
+    parts = {path for path in code("tables") + code("evaluate") if path.startswith("vikdf/model/")}
+    assert parts <= {"vikdf/model/__init__.py", "vikdf/model/pretrained.py"}  # the loader, for the metric `similarity`
 
 
 BASELINES = yaml.safe_load((ROOT / "params.yaml").read_text())["baselines"]

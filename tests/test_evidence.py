@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from vikdf import schemas, tracking
-from vikdf.evidence import METRICS, evidence, interval
+from vikdf.evidence import METRICS, evidence
+from vikdf.statistics.seeds import t_interval
 
 FIXED = {"images": "none", "tuned_params": 1, "n_test": 500, "signature": "s", "data": "zero"}
 CONTRASTS = {"vision": {"a": "vikdf", "b": "llm_lora", "question": "Is it vision?"}}
@@ -43,8 +44,8 @@ def groups(a=(0.5, 0.7, 0.9), b=(0.1, 0.2, 0.6)):
 
 def test_the_interval_is_the_one_calculated_by_hand():
     # mean 2, standard deviation 1, t(0.975; 2) = 4.302653: 2 -+ 4.302653 / sqrt(3)
-    assert interval([1.0, 2.0, 3.0], 0.95) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
-    assert interval([1.0], 0.95) == (None, None)
+    assert t_interval([1.0, 2.0, 3.0], 0.95) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    assert t_interval([1.0], 0.95) == (None, None)
 
 
 def test_a_contrast_is_paired_by_seed(made):

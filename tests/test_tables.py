@@ -1,48 +1,20 @@
 """tables: SCORES of several systems and seeds in, Table 1 and the probe's table out."""
 
 import csv
+import functools
 import json
 
 import pytest
+import small_tables
+from small_tables import METRICS, probed, scores, verdict
 
-from vikdf import schemas, tracking
-from vikdf.tables import METRICS, tables
-
-FIXED = {"images": "none", "tuned_params": 12345, "n_test": 500, "signature": "m|vectors:glove@abc|tok:nltk-3|n:500"}
-SYSTEMS, CONTROLS = {"vikdf": "the setting", "llm_lora": "text only"}, {"random": "no knowledge"}
-
-
-def scores(system, data, seed, value, task="image_chat", names=(*METRICS, "ppl_per_word")):
-    head = FIXED | {"task": task, "system": system, "data": data, "seed": seed}
-    return [head | {"metric": name, "value": value + place} for place, name in enumerate(names)]
-
-
-def probed(system, seed, value):
-    names = ["color_accuracy_heldout", "color_accuracy_all_heldout", "color_floor_heldout", "place_cloze_rank_seen"]
-    return scores(system, "zero", seed, value, "probe", names)
+from vikdf import tracking
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """Writes the tables of these groups of scores; gives the folder."""
     monkeypatch.setattr(tracking, "send", lambda folder, store: None)
-
-    def make(groups, output="results"):
-        paths = []
-        for number, rows in enumerate(groups):
-            paths.append(tmp_path / f"{number}.parquet")
-            schemas.write(rows, paths[-1], schemas.SCORES)
-        tables(
-            scores=paths,
-            output=tmp_path / output,
-            state_root=tmp_path / "state",
-            systems=SYSTEMS,
-            controls=CONTROLS,
-            decoding={"beams": 3},
-        )
-        return tmp_path / output
-
-    return make
+    return functools.partial(small_tables.made, tmp_path)
 
 
 def lines(path):
@@ -54,7 +26,8 @@ def test_the_columns_of_table_1_stand_in_the_promised_order(made):
     head = (made([scores("vikdf", "zero", 1, 1.0)]) / "table1.csv").read_text().splitlines()[0]
     promised = "task,system,data,images,tuned_params,ppl,bleu1,rouge_l,average,extrema,greedy,dis1,dis2,n_test,seeds"
     rest = "ppl_sd,bleu1_sd,rouge_l_sd,average_sd,extrema_sd,greedy_sd,dis1_sd,dis2_sd,ppl_per_word,ppl_per_word_sd"
-    assert head == f"{promised},{rest}"
+    more = ["ead1", "ead2", "mean_length", "empty", "repeated", "rouge_l_f1", "similarity"]
+    assert head == ",".join([promised, rest, *more, *(f"{name}_sd" for name in more)])
 
 
 def test_rows_stand_by_task_then_system_then_share_of_data(made):
@@ -101,6 +74,79 @@ def test_best_is_bold_second_italic_and_controls_stand_apart(made):
     assert "random" not in main and "| random" in controls
     for note in ("`vikdf`: the setting", "`random`: no knowledge", "beams 3", "glove@abc", "image_chat 500"):
         assert note in text
+
+
+def test_a_star_stands_where_significance_csv_says_so_and_nowhere_else(made):
+    groups = [scores("vikdf", "zero", 1, 2.0), scores("llm_lora", "zero", 1, 1.0)]
+    verdicts = [verdict("vikdf", "zero", "bleu1", significant="yes"), verdict("vikdf", "zero", "dis2")]
+    text = (made(groups, verdicts=verdicts) / "table1.md").read_text()
+    vikdf = next(line for line in text.splitlines() if line.startswith("| vikdf"))
+    assert [cell for cell in vikdf.split(" | ") if "\\*" in cell] == ["**3.00**\\*"]
+
+
+def test_a_dagger_marks_what_only_the_paper_s_test_calls_significant(made):
+    groups = [
+        scores(system, "zero", seed, at + seed) for system, at in (("vikdf", 2.0), ("llm_lora", 1.0)) for seed in (1, 2)
+    ]
+    verdicts = [verdict("vikdf", "zero", "bleu1", p_paper=0.01), verdict("vikdf", "zero", "rouge_l", p_paper=0.2)]
+    text = (made(groups, verdicts=verdicts) / "table1.md").read_text()
+    vikdf = next(line for line in text.splitlines() if line.startswith("| vikdf"))
+    assert [cell for cell in vikdf.split(" | ") if "†" in cell] == ["**4.50**† ± 0.71"]
+
+
+def test_with_one_seed_the_notes_say_what_a_star_does_not_say(made):
+    one = (made([scores("vikdf", "zero", 1, 2.0)], "one") / "table1.md").read_text()
+    two = (made([scores("vikdf", "zero", seed, 2.0) for seed in (1, 2)], "two") / "table1.md").read_text()
+    said = "does not say that the method would win again when trained anew"
+    assert said in one and said not in two
+
+
+def test_the_interval_of_every_value_stands_below(made):
+    groups = [scores("vikdf", "zero", seed, 2.0) for seed in (1, 2)]
+    text = (made(groups) / "table1.md").read_text().split("## Intervals")[1]
+    assert "| vikdf | zero | examples | 1.50 to 2.50 | 2.50 to 3.50 |" in text
+    assert "| vikdf | zero | seeds | 0.50 to 3.50 |" in text
+
+
+def test_every_signature_stands_below_once(made):
+    text = (made([scores("vikdf", "zero", 1, 2.0), scores("llm_lora", "zero", 1, 2.0)]) / "table1.md").read_text()
+    assert text.count("- image_chat: `m|vectors:glove@abc|tok:nltk-3|n:500`") == 9
+
+
+def test_new_metrics_stand_behind_the_promised_columns(made):
+    more = scores("vikdf", "zero", 1, 5.0, names=("ead1", "mean_length"))
+    row = lines(made([scores("vikdf", "zero", 1, 1.0), more]) / "table1.csv")[0]
+    assert (row["ead1"], row["mean_length"], row["ead2"], row["similarity"]) == ("5.0000", "6.0000", "", "")
+
+
+def test_statistics_of_other_answers_are_refused(made):
+    def other(ranges):
+        ranges[1]["value"] += 0.01
+
+    with pytest.raises(
+        ValueError, match=r"bleu1 of vikdf on image_chat, data zero is 2.0000 .* 2.0100 in .*intervals.csv"
+    ):
+        made([scores("vikdf", "zero", 1, 1.0)], spoil=other)
+
+
+def test_a_row_that_the_statistics_do_not_know_is_named(made):
+    with pytest.raises(
+        ValueError, match=r"ppl of vikdf on image_chat, data zero is 1.0000 .* not there in .*intervals.csv"
+    ):
+        made([scores("vikdf", "zero", 1, 1.0)], spoil=lambda ranges: ranges.pop(0))
+
+
+def test_a_system_without_perplexity_has_a_dash_and_no_mark(made):
+    groups = [scores("vikdf", "zero", 1, 2.0), scores("llm_lora", "zero", 1, 1.0, names=METRICS[1:])]
+    text = (made(groups) / "table1.md").read_text()
+    assert next(line for line in text.splitlines() if line.startswith("| llm_lora")).split(" | ")[4] == "-"
+    assert next(line for line in text.splitlines() if line.startswith("| vikdf")).split(" | ")[4] == "2.00"
+
+
+def test_a_metric_that_some_seeds_lack_is_refused(made):
+    groups = [scores("vikdf", "zero", 1, 2.0), scores("vikdf", "zero", 2, 1.0, names=METRICS)]
+    with pytest.raises(ValueError, match="only 1 of 2 seeds have ppl_per_word"):
+        made(groups)
 
 
 def test_metrics_json_is_flat_numbers(made):

@@ -17,7 +17,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-TREE = ["Snakefile", "workflow", "profiles", "vikdf"]
+AFTER_THE_ANSWERS = {"evaluate", "significance", "tables", "cost", "figures", "report"}  # rules
+SAME = ["table1.csv", "table1.md", "table1.tex", "probe.csv", "significance.csv", "intervals.csv", "pairs.csv"]
+TREE = ["Snakefile", "workflow", "profiles", "vikdf", "data/reported"]
 COLUMNS = "task,system,data,images,tuned_params,ppl,bleu1,rouge_l,average,extrema,greedy,dis1,dis2,n_test,seeds".split(
     ","
 )
@@ -126,19 +128,21 @@ def test_products_hold_no_absolute_path(run):
 
 
 @pytest.mark.long
-def test_two_runs_from_clean_give_byte_equal_table1_csv_and_probe_csv(run, tmp_path):
+def test_two_runs_from_clean_give_byte_equal_tables(run, tmp_path):
     again = run_from_clean(tmp_path / "tree")
-    for name in ("table1.csv", "probe.csv"):
+    for name in SAME:
         assert (again / "results" / name).read_bytes() == (run / "results" / name).read_bytes(), name
 
 
-def test_every_trained_job_is_a_run_in_mlflow(run):
+def test_every_job_that_trains_or_scores_is_a_run_in_mlflow(run):
     with sqlite3.connect(run / "mlflow.db") as store:
         runs = store.execute("select name, status from runs").fetchall()
     trained = [f"pretrain-{path.name.replace('-', '-all-')}" for path in (run / "results/pretrain").iterdir()]
     names = {name for name, status in runs if status == "FINISHED"}
     trained += [f"finetune-{path.name}" for path in (run / "results/finetune").iterdir()]
+    trained += [f"evaluate-{path.stem}" for path in (run / "results/evaluate").glob("*.parquet")]
     assert "tables" in names and set(trained) <= names
+    assert list((run / "mlruns").rglob("artifacts/report.html")), "the ended run `tables` was given the page"
 
 
 def test_a_second_call_has_nothing_to_do_and_says_so_within_six_seconds(run):
@@ -150,12 +154,12 @@ def test_a_second_call_has_nothing_to_do_and_says_so_within_six_seconds(run):
 
 def test_another_loss_weight_runs_pretrain_and_what_follows_and_nothing_before(run, changed):
     changed("params.yaml", replace("tim: 0.5", "tim: 0.4"))
-    assert planned(run) == {"pretrain", "finetune", "generate", "evaluate", "tables"}
+    assert planned(run) == {"pretrain", "finetune", "generate", *AFTER_THE_ANSWERS}
 
 
-def test_another_line_in_a_metric_runs_evaluate_and_tables_only(run, changed):
+def test_another_line_in_a_metric_runs_evaluate_and_what_follows_only(run, changed):
     changed("vikdf/metrics/bleu.py", lambda path: path.write_text(path.read_text() + "\nTWO = 2\n"))
-    assert planned(run) == {"evaluate", "tables"}
+    assert planned(run) == AFTER_THE_ANSWERS
 
 
 def commands(place: Path, *words: str) -> dict[str, list[str]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 from vikdf import files, flags, tracking
-from vikdf.tables import grouped, markdown, read, spread, write_csv
+from vikdf.means import grouped, read, spread, write_csv
+from vikdf.typeset import markdown
 
 DATA = {"reddit": "full", "image_chat": "zero", "probe": "zero"}  # tuned on all of Reddit, on nothing else
 DIALOGUES = {

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import files, use, validate
+from vikdf import compare, files, score, use, validate
 from vikdf.flags import printable
+from vikdf.human import commands as human
 
 EXAMPLES = """
 examples
@@ -27,9 +28,13 @@ examples
   vikdf state                          what work is kept, finished or half done, and how large it is
   vikdf track replay                   send to MLflow what it missed while it was away
   vikdf ui --port 5001                 every run in the browser
+  vikdf human sheet --responses results/generate/{llm_lora,vikdf}-zero-s1.parquet     pages on which people rate, blinded
+  vikdf human table ratings-*.json     Table 2 from what the raters sent back
   vikdf reply results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf textualize results/finetune/vikdf-zero-s1 "what colour is the kettle?"
   vikdf draw results/finetune/vikdf-zero-s1 "what colour is the kettle?" --output kettle.png
+  vikdf score --hypotheses H.txt --references R.txt --json       all metrics of anyone's answers
+  vikdf compare --a A.parquet --b B.parquet                      is A better than B, or is it chance?
 """
 VERIFY = """
 FOLDER and all below it are looked through for manifest.json, which each step writes last, with the sha256 of its files.
@@ -162,6 +167,8 @@ def _digests(manifest: dict) -> dict[str, str]:
 def state(folder: Path) -> None:
     rows = []
     for path in sorted(folder.glob("*/*/")):
+        if (path / "journal.jsonl").exists() and not (path / "work.json").exists():
+            continue  # of a job that keeps no work, only what MLflow shows of it
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         done = "finished" if (path / "product.json").exists() else "half done"
         rows.append(f"{done:10} {size / 1e6:9.1f} MB  {path}")
@@ -169,9 +176,9 @@ def state(folder: Path) -> None:
 
 
 def replay(folder: Path, store: str) -> None:
-    from vikdf import tracking
+    from vikdf import tracked, tracking
 
-    print(f"{tracking.replay(folder, store or tracking.default_store())} runs sent")
+    print(f"{tracked.replay(folder, store or tracking.default_store())} runs sent")
 
 
 def ui(host: str, port: int) -> None:
@@ -184,7 +191,9 @@ def ui(host: str, port: int) -> None:
         except OSError:
             raise ValueError(f"port {port} of {host} is in use: take another, `make ui PORT={port + 1}`") from None
     store = tracking.default_store()
-    print(f"MLflow shows {store} at http://{host}:{port}  (Ctrl-C ends it)", flush=True)
+    experiment = tracking.client_of(store)[1]
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"  # MLflow's other pages are for traces
+    print(f"MLflow shows {store} at http://{host}:{port}/{page}  (Ctrl-C ends it)", flush=True)
     server = ["server", "--backend-store-uri", store, "--host", host, "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *server])
 
@@ -221,8 +230,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--store", default="", help="MLflow's address (default: $MLFLOW_TRACKING_URI or ./mlflow.db)")
     one = _command(commands, "ui", "open MLflow on this machine", lambda given: ui("127.0.0.1", given.port))
     one.add_argument("--port", type=int, default=5000, metavar="N", help="where it listens (default: %(default)s)")
-    for name, (meaning, more, flags, does) in use.COMMANDS.items():
+    for name, (meaning, more, flags, does) in (use.COMMANDS | score.COMMANDS | compare.COMMANDS).items():
         flags(_command(commands, name, meaning, does, more))
+    people = commands.add_parser("human", help="people rate answers: pages for raters, Table 2 of what they send back")
+    people = people.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (meaning, more, flags, does) in human.COMMANDS.items():
+        flags(_command(people, name, meaning, does, more), Path("results"))
     return made
 
 

@@ -5,12 +5,14 @@ Out: evidence.csv (each system's mean, then each contrast), evidence_seeds.csv (
 Run: python -m vikdf.evidence --scores results/evaluate/*-zero-s*.parquet --output results ...
 """
 
-import math
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from vikdf import files, flags, tracking
-from vikdf.tables import LOWER_IS_BETTER, markdown, read, write_csv
+from vikdf.figures import style
+from vikdf.means import LOWER_IS_BETTER, read, write_csv
+from vikdf.statistics.seeds import t_interval
+from vikdf.typeset import markdown
 
 LOOKS = ["color", "place"]  # what the demo world's CLIP can see well; size, texture and shape stand in probe.csv
 PROBED = ["accuracy", "accuracy_all", "cloze_accuracy", "cloze_rank"]
@@ -50,8 +52,7 @@ def evidence(
     write_csv(output / "evidence.csv", COLUMNS, rows)
     with files.whole(output / "evidence.md") as aside:
         aside.write_text(readable(rows, contrasts, confidence))
-    with files.whole(output / "evidence.svg") as aside:
-        draw([row for row in rows if row["contrast"] and row["metric"] in SHOWN], confidence, aside)
+    draw([row for row in rows if row["contrast"] and row["metric"] in SHOWN], confidence, output / "evidence.svg")
     with tracking.Run("evidence", "evidence", params={"contrasts": contrasts}, folder=state_root / "evidence") as run:
         run.log(0, {f"{row['contrast']}/{row['metric']}": row["difference"] for row in rows if row["contrast"]})
         for name in ("evidence.csv", "evidence_seeds.csv", "evidence.md", "evidence.svg"):
@@ -67,22 +68,12 @@ def by_system(rows: list[dict]) -> dict[str, dict[int, dict[str, float]]]:
     return dict(sorted(values.items()))
 
 
-def interval(values: list[float], confidence: float) -> tuple[float | None, float | None]:
-    """t-interval of the mean; of fewer than two values there is none."""
-    if len(values) < 2:
-        return None, None
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
-
-
 def single(system: str, name: str, values: dict, seeds: list, confidence: float) -> dict | None:
     """A system's own mean with its interval: the row of the table that the contrasts compare."""
     found = [values[system][seed][name] for seed in seeds if name in values[system][seed]]
     if not found:
         return None
-    low, high = interval(found, confidence)
+    low, high = t_interval(found, confidence)
     row = dict.fromkeys(COLUMNS) | {"contrast": "", "a": system, "metric": name, "mean_a": fmean(found)}
     return row | {"low": low, "high": high, "seeds": len(found)}
 
@@ -97,7 +88,7 @@ def contrast(key: str, pair: dict, name: str, values: dict, seeds: list, confide
     if not both:
         return None
     differences = [a[seed][name] - b[seed][name] for seed in both]
-    low, high = interval(differences, confidence)
+    low, high = t_interval(differences, confidence)
     apart = low is not None and (low > 0 or high < 0)
     better = -fmean(differences) if name in LOWER_IS_BETTER or "cloze_rank" in name else fmean(differences)
     return {
@@ -144,27 +135,23 @@ def _numbers(row: dict) -> list[str]:
 
 def draw(rows: list[dict], confidence: float, path: Path) -> None:
     """One panel a metric, one line a contrast: the difference and its interval; always the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     keys = list(dict.fromkeys(row["contrast"] for row in rows))
-    with matplotlib.rc_context({"svg.hashsalt": "vikdf", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(10, 1.2 + 0.42 * 2 * max(len(keys), 1)), layout="constrained")
-        FigureCanvasSVG(figure)
-        panels = figure.subplots(2, 2, sharey=True, sharex=True).flat
-        for panel, name in zip(panels, SHOWN, strict=True):
-            panel.set_title(name.removesuffix("_heldout").replace("_", " "))
-            panel.axvline(0, color="0.6", linewidth=1)
+    about = ", ".join(f"{row['contrast']} {row['metric']} {row['difference']:+.2f}" for row in rows)
+    height = 0.5 + 2 * (0.4 + 0.2 * max(len(keys), 1))
+    with style.figure(path, "evidence", title="Is it the pictures? The contrasts", about=about, height=height) as made:
+        for panel, name in zip(style.panels(made, 4, sharey=True, sharex=True), SHOWN, strict=True):
+            style.bare(panel, name.removesuffix("_heldout").replace("_", " "))
+            panel.axvline(0, color=style.PLAIN, linewidth=1)
             for row in (row for row in rows if row["metric"] == name):
                 height, found = len(keys) - keys.index(row["contrast"]), row["low"] is not None
-                color = "#1b7837" if row["excludes_zero"] == "yes" else "0.35"
+                color = style.GOOD if row["excludes_zero"] == "yes" else style.PLAIN
                 panel.plot([row["low"], row["high"]] if found else [], [height] * 2 * found, color=color, linewidth=2)
-                panel.plot([row["difference"]], [height], "o", color=color, markersize=5)
-            panel.set_yticks(range(len(keys), 0, -1), keys)
-            panel.spines[["top", "right"]].set_visible(False)
-        figure.supxlabel(f"difference a - b, held-out nouns, zero data; {100 * confidence:g} % t-interval over seeds")
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+                panel.plot([row["difference"]], [height], "o", color=color)
+            panel.set_yticks(range(len(keys), 0, -1), [key.replace("_", " ") for key in keys], fontsize=7)
+            panel.set_ylim(0.4, len(keys) + 0.6)
+        made.supxlabel(
+            f"difference a - b, held-out nouns, zero data; {100 * confidence:g} % t-interval over seeds", fontsize=8
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ ABLATED = ["tables.table3.*", "tables.figure7.*"]
 NAMES = [  # (a value that names an entry, the sections that may hold the entry, names that are always there)
     *[(f"{where}.{part}", MODELS, []) for where in ("pretrain", "ablations.*") for part in ("clip", "bert", "llm")],
     ("baselines.*.llm", MODELS, []),
+    ("evaluate.encoder", MODELS, []),
     ("finetune.systems.*.pretrain", ["ablations"], ["vikdf"]),
     *[(f"evidence.contrasts.*.{side}", SYSTEMS, []) for side in ("a", "b")],
     *[(where, ["ablations"], ["vikdf"]) for where in ABLATED],
@@ -163,7 +164,7 @@ def check_names(values: dict, path: Path) -> None:
     for place, sections, besides in NAMES:
         known = [name for part in sections for entries in _found(values, part).values() for name in entries] + besides
         for dotted, name in _found(values, place).items():
-            if name not in known:
+            if name is not None and name not in known:  # null names none
                 close = difflib.get_close_matches(str(name), known, n=1)
                 advice = f"did you mean `{close[0]}`?" if close else f"known there: {', '.join(known)}"
                 where = " or ".join(f"`{part}`" for part in sections)

@@ -103,6 +103,39 @@ SCORES = pa.schema(
     ]
 )
 
+# One row an answer, with what every metric is made of (evaluate, examples/): sums of counts over any rows give their corpus score.
+EXAMPLES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("system", pa.string()),
+        ("data", pa.string()),
+        ("seed", pa.int32()),
+        ("context", pa.list_(pa.string())),
+        ("reference", pa.string()),
+        ("hypothesis", pa.string()),  # Dis-n and EAD are counted from it
+        ("nll", pa.float64()),  # null, as tokens, of a system that tells none
+        ("tokens", pa.int32()),
+        ("words", pa.int32()),  # white-space words of the reference, for ppl_per_word
+        ("correct", pa.list_(pa.int32())),  # clipped matches of 1- to 4-grams
+        ("guess", pa.list_(pa.int32())),  # 1- to 4-grams of the hypothesis
+        ("hypothesis_words", pa.int32()),
+        ("reference_words", pa.int32()),  # of the reference closest in length
+        ("rouge_l", pa.float64()),  # this and the next: 0 to 1, each example's own
+        ("rouge_l_f1", pa.float64()),
+        ("average", pa.float64()),  # null without word vectors
+        ("extrema", pa.float64()),
+        ("greedy", pa.float64()),
+        ("similarity", pa.float64()),  # null without an encoder
+        ("noun", pa.string()),  # from here: rows of the probe only, else null; there the scores above are null
+        ("attribute", pa.string()),
+        ("held_out", pa.bool_()),
+        ("stated", pa.bool_()),
+        ("right", pa.bool_()),
+        ("cloze_rank", pa.float64()),  # null where no cloze was asked
+    ]
+)
+
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last: names of columns that are no text
 _CURE = "delete it and run `snakemake --cores all {path}` to make it again"
 

@@ -8,13 +8,18 @@ In: what a job logs. Out: <folder>/journal.jsonl, flushed line by line; the same
 
 The store is $MLFLOW_TRACKING_URI, or else mlflow.db in the current folder, with artifacts in mlruns/ beside it. A store
 that does not answer costs one warning; `vikdf track replay` sends later what is missing, and nothing twice. A job that
-was killed and goes on in the same folder from step n opens its old run again: pass `start=n`.
+was killed and goes on in the same folder from step n opens its old run again: pass `start=n`. The journal's last
+line tells how much memory the job (its last try) took at most and on what it ran. Files for an ended run: vikdf/tracked.py.
 """
 
+import contextlib
 import fcntl
 import json
 import math
 import os
+import platform
+import re
+import resource
 import subprocess
 import sys
 import time
@@ -31,6 +36,9 @@ PARAMS = Path("params.yaml")  # every run keeps the file that decided it
 INTERVAL = 60  # seconds between two sendings while a job runs: a person watches, the job does not wait
 DENSE = 64  # this many first points of a curve are sent, then ever sparser ones: 100,000 points become 400
 LONGEST = 5900  # MLflow takes values of at most 6,000 characters
+ABOUT = {"mlflow.note.content": "To compare, filter: `tags.stage = 'evaluate' and tags.current = 'yes'`, for example."}
+TABLE = ".table.json"  # so ends a file {columns, data} that MLflow's UI shows, and compares between runs, as a table
+LOADED = int(time.time() * 1000)  # when this process began, near enough
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a dead server must not hold the training back
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
@@ -48,17 +56,28 @@ class Run:
         store: str | None = None,
         data: dict[str, str] | None = None,
         start: int = 0,
+        began: int = 0,
     ):
-        """`data` names each input with its digest; `start` is the first step that this try logs."""
+        """`data` names each input with its digest; `start`: the first step of this try; `began`: when, if not now.
+
+        Tags are params too: MLflow lines up params when runs are compared, and not tags.
+        """
         self.folder, self.store = Path(folder), store or default_store()
         self.broken, self.next = False, time.monotonic() + INTERVAL
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / JOURNAL
-        kept = [line for line in read(self.folder) if start and line.get("step", -1) < start and "end" not in line]
-        if not kept:
-            close_dead(self.folder)
-        head = {"stage": stage, "name": name, "params": flat(params), "data": data or {}, "time": _now()}
-        head["tags"] = {"stage": stage} | _origin() | {key: str(value) for key, value in (tags or {}).items()}
+        old = read(self.folder)
+        kept = [line for line in old if start and line.get("step", -1) < start and "end" not in line]
+        if kept:  # what ended, stopped by a signal, has another end to come
+            kept.append({"again": _now(), "stopped": max(line.get("time", 0) for line in old)})
+            if sent := sent_of(self.folder):
+                files.write_json(self.folder / SENT, sent | {"ended": False, "lines": 0})
+        else:
+            close_dead(self.folder, self.store)
+        told = {key: str(value) for key, value in (tags or {}).items()}
+        shown_too = {key: value for key, value in told.items() if not key.startswith("mlflow.")} | params
+        head = {"stage": stage, "name": name, "time": began or _now(), "params": flat(shown_too), "data": data or {}}
+        head["tags"] = {"stage": stage, "current": "yes", "mlflow.source.name": f"vikdf.{stage}"} | _origin() | told
         with files.whole(path) as aside:
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept or [head]))
         self.journal = open(path, "a", buffering=1)  # one line, one write
@@ -78,8 +97,8 @@ class Run:
         self._write({"artifact": str(path)})
 
     def __exit__(self, kind, error, trace) -> None:
-        status = {None: "FINISHED", KeyboardInterrupt: "KILLED"}.get(kind, "FAILED")
-        self._write({"end": status, "time": _now()})
+        status = {None: "FINISHED", KeyboardInterrupt: "KILLED", InterruptedError: "KILLED"}.get(kind, "FAILED")
+        self._write({"end": status, "time": _now()} | _used())
         self.journal.close()
         self._send()
 
@@ -87,14 +106,18 @@ class Run:
         self.journal.write(json.dumps(line) + "\n")
 
     def _send(self) -> None:
-        if self.broken:
-            return
-        try:
-            send(self.folder, self.store)
-        except _failures() as error:
-            self.broken = True
-            _warn(error, self.folder)
+        self.broken = self.broken or not try_send(self.folder, self.store)
         self.next = time.monotonic() + INTERVAL
+
+
+def seconds(lines: list[dict]) -> float:
+    """How long a journal's job ran: what lies between a stop and the next try is left out."""
+    spent, times = 0, []
+    for line in lines:
+        if "again" in line:
+            spent, times = spent + line["stopped"] - times[0], [line["again"]]
+        times += [line["time"]] if "time" in line else []
+    return (spent + times[-1] - times[0]) / 1000 if times else 0.0
 
 
 def read(folder: Path) -> list[dict]:
@@ -112,8 +135,8 @@ def send(folder: Path, store: str) -> None:
     """Brings the folder's MLflow run up to its journal: what was sent before is not sent again."""
     lines = read(folder)
     head, end = lines[0], next((line for line in lines if "end" in line), None)
-    client, experiment = _client(store)
-    sent = _sent(folder)
+    client, experiment = client_of(store)
+    sent = sent_of(folder)
     if sent.get("store") != store:
         sent = {"store": store, "run": _open(client, experiment, head), "last": {}, "ended": False}
         files.write_json(folder / SENT, sent)
@@ -121,31 +144,36 @@ def send(folder: Path, store: str) -> None:
         client.update_run(sent["run"], status="RUNNING")
     _send_points(client, sent, _points(lines, sent["last"], final=end is not None))
     files.write_json(folder / SENT, sent)
-    if end and not sent["ended"]:
-        for path in [PARAMS, *dict.fromkeys(Path(line["artifact"]) for line in lines if "artifact" in line)]:
-            if path.exists():
-                client.log_artifact(sent["run"], str(path))
-        client.set_terminated(sent["run"], end["end"], end["time"])
-        files.write_json(folder / SENT, sent | {"ended": True})
+    if end and sent.get("lines", 0) < len(lines):
+        _send_artifacts(client, sent["run"], [{"artifact": str(PARAMS)}, *lines[sent.get("lines", 0) :]])
+        if not sent["ended"]:
+            cost = {"seconds": seconds(lines)} | {name: end[name] for name in end if name.endswith("_mb")}
+            _send_points(client, sent, [(f"cost/{name}", value, end["time"], 0) for name, value in cost.items()])
+            client.set_tag(sent["run"], "device", end.get("device", "unknown"))
+            client.set_terminated(sent["run"], end["end"], end["time"])
+        files.write_json(folder / SENT, sent | {"ended": True, "lines": len(lines)})
 
 
-def replay(folder: Path, store: str) -> int:
-    """Sends all journals below `folder` that the store does not have whole; returns how many were sent."""
-    waiting = [path.parent for path in sorted(folder.rglob(JOURNAL)) if _behind(path.parent, store)]
-    for run in waiting:
-        send(run, store)
-    return len(waiting)
+def try_send(folder: Path, store: str) -> bool:
+    """Sends; a store that does not take it costs one warning."""
+    try:
+        send(folder, store)
+    except _failures() as error:
+        _warn(error, folder)
+        return False
+    return True
 
 
-def close_dead(folder: Path) -> None:
-    """A run that was begun here and will not go on is shown as killed, not as running for ever."""
-    sent = _sent(folder)
+def close_dead(folder: Path, store: str) -> None:
+    """What was begun here and is begun anew: no longer the current run; one that did not end is shown as killed."""
+    sent = sent_of(folder)
     (folder / SENT).unlink(missing_ok=True)
-    if sent and not sent["ended"]:
-        try:
-            _client(sent["store"])[0].set_terminated(sent["run"], "KILLED")
-        except _failures() as error:
-            _warn(error, folder)
+    if sent and (sent["store"] == store or not sent["ended"]):
+        with contextlib.suppress(*_failures()):  # a store that is away, or has it no more: the new run will tell
+            client = client_of(sent["store"])[0]
+            client.set_tag(sent["run"], "current", "no")
+            if not sent["ended"]:
+                client.set_terminated(sent["run"], "KILLED")
 
 
 def default_store() -> str:
@@ -181,6 +209,16 @@ def _points(lines: list[dict], last: dict[str, int], final: bool) -> list[tuple[
     return points
 
 
+def _send_artifacts(client, run: str, lines: list[dict]) -> None:
+    """Every file that is still there, under its name: a second one of that name takes the first one's place."""
+    paths = [Path(path) for path in dict.fromkeys(line["artifact"] for line in lines if "artifact" in line)]
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        client.log_artifact(run, str(path))
+    if tables := [{"path": path.name, "type": "table"} for path in there if path.name.endswith(TABLE)]:
+        client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
+
+
 def _send_points(client, sent: dict, points: list[tuple]) -> None:
     from mlflow.entities import Metric
 
@@ -202,7 +240,7 @@ def _open(client, experiment: str, head: dict) -> str:
     return run
 
 
-def _client(store: str):
+def client_of(store: str):
     """MLflow's client and the experiment's id. Jobs wait for each other here: two that make a fresh store break it."""
     from mlflow import MlflowClient
 
@@ -220,7 +258,7 @@ def _client(store: str):
         fcntl.flock(stream, fcntl.LOCK_EX)
         client = MlflowClient(store)
         found = client.get_experiment_by_name(EXPERIMENT)
-        return client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts)
+        return client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, ABOUT)
 
 
 def _knock(store: str) -> None:
@@ -240,13 +278,25 @@ def _failures() -> tuple:
     return MlflowException, SQLAlchemyError, OSError, ImportError  # the last: a database without its driver
 
 
-def _sent(folder: Path) -> dict:
+def sent_of(folder: Path) -> dict:
     return files.read_json(folder / SENT) if (folder / SENT).exists() else {}
 
 
-def _behind(folder: Path, store: str) -> bool:
-    sent = _sent(folder)
-    return sent.get("store") != store or not sent["ended"]
+def _used() -> dict:
+    """The most memory that this process had so far, and on what it ran."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    used = {"peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)}
+    torch = sys.modules.get("torch")  # a job that did not load it used no GPU
+    if torch is None or not torch.cuda.is_initialized():
+        return used | {"device": f"cpu: {_processor()}"}
+    peak = max(torch.cuda.max_memory_allocated(gpu) for gpu in range(torch.cuda.device_count()))
+    return used | {"gpu_memory_mb": round(peak / 1e6), "device": f"cuda: {torch.cuda.get_device_name()}"}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's own word
+    named = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def _origin() -> dict[str, str]:

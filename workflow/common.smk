@@ -8,6 +8,7 @@ runs(seed)              "<system>-<fraction>-s<seed>" of every row of table 1
 zero_runs(seed)         the same for the rows at zero data: the ones that `evidence` repeats over seeds
 ablated_runs(names)     "<variant>-zero-s<seed>" of the rows of table 3 or the points of figure 7, every seed
 ABLATED                 the systems that only table 3 and figure 7 ask for: the paper's setting on another variant of pretrain
+EXTRA                   what else was made that the report shows, with its bytes' digest: evidence, table 3, figure 7, people's ratings
 launch(section)         how the stage's training starts: in one process, or in as many as the section says
 """
 
@@ -19,6 +20,7 @@ sys.path.insert(0, workflow.basedir)
 
 from vikdf import params as _params
 from vikdf.code import code
+from vikdf.files import sha256
 
 shell.prefix("set -euo pipefail; ")
 
@@ -67,6 +69,11 @@ ABLATED = {
 
 def ablated_runs(names):
     return [f"{name}-zero-s{seed}" for name in dict.fromkeys(names) for seed in config["seeds"]]
+
+
+# Read, never asked for: an input would make `table1` ask for hours of work again when a number changed.
+_OTHERS = ["evidence.csv", "evidence.svg", "table2.csv", "table3.csv", "figure7.csv", "figure7.svg"]
+EXTRA = {str(path): sha256(path) for path in map(Path("results").joinpath, _OTHERS) if path.is_file()}
 
 
 def launch(section):

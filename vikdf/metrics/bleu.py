@@ -5,17 +5,15 @@ hypothesis; geometric mean of the precisions, brevity penalty; two tiny constant
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.words import Ragged
+from vikdf.metrics.words import BLOCK, Ragged, blocks, grams, joined
 
 SMALL, TINY = 1e-9, 1e-15  # the reference tool's, below and above the fraction bar
 ORDERS = 4
-BLOCK = 4096  # items counted at a time: the memory does not grow with the corpus
 
 
 class Counts(NamedTuple):
@@ -25,30 +23,19 @@ class Counts(NamedTuple):
     reference: np.ndarray  # [N] words of the reference closest in length
 
 
-def _ngrams(sides: list[Ragged]) -> Iterator[tuple[list[np.ndarray], int]]:
-    """For each order: per side a number for each n-gram, item * size + code of the n-gram; and that size."""
-    lengths = [len(side.flat) for side in sides]
-    cuts = np.cumsum(lengths)[:-1]
-    words = np.concatenate([side.flat for side in sides])  # [T]
-    item = np.concatenate([np.repeat(np.arange(len(side)), side.lengths) for side in sides])
-    left = np.concatenate([np.repeat(side.starts[1:], side.lengths) - np.arange(len(side.flat)) for side in sides])
-    largest = int(words.max(initial=0)) + 1
-    code = words
-    for order in range(1, ORDERS + 1):
-        inside = left >= order  # so many words are left in the text from here on
-        if order > 1:  # the code of the n-gram one shorter, and the word after it
-            joined = code[: max(len(words) - order + 1, 0)] * largest + words[order - 1 :]
-            joined = np.pad(joined, (0, len(words) - len(joined)))
-            code = np.unique(np.where(inside, joined, -1), return_inverse=True)[1]
-        size = int(code.max(initial=0)) + 1
-        numbers = item * size + code
-        yield [part[there] for part, there in zip(np.split(numbers, cuts), np.split(inside, cuts), strict=True)], size
+def _numbered(grams: Ragged, sides: int) -> tuple[list[np.ndarray], int]:
+    """Per side a number for each n-gram, item * size + its id; and that size."""
+    items, size = len(grams) // sides, int(grams.flat.max(initial=0)) + 1
+    numbers = np.repeat(np.arange(len(grams)) % items, grams.lengths) * size + grams.flat
+    return np.split(numbers, grams.starts[items::items][:-1]), size
 
 
 def _matches(hypotheses: Ragged, references: list[Ragged]) -> np.ndarray:
     """[n, 4] clipped matches of each item: an n-gram counts at most as often as in the reference that has it most."""
-    correct = np.zeros((len(hypotheses), ORDERS))
-    for order, ((own, *others), size) in enumerate(_ngrams([hypotheses, *references])):
+    sides = [hypotheses, *references]
+    correct = np.zeros((len(hypotheses), ORDERS), dtype=np.int32)
+    for order, shared in enumerate(grams(joined(sides), ORDERS)):
+        (own, *others), size = _numbered(shared, len(sides))
         own, counts = np.unique(own, return_counts=True)
         best = np.zeros(len(own), dtype=np.int64)
         for other in others:
@@ -60,19 +47,19 @@ def _matches(hypotheses: Ragged, references: list[Ragged]) -> np.ndarray:
     return correct
 
 
+def _counts(hypotheses: Ragged, references: list[Ragged]) -> Counts:
+    cut = [(block.start, block.stop) for block in blocks(len(hypotheses), BLOCK, "BLEU")]
+    correct = [_matches(hypotheses.part(*ends), [column.part(*ends) for column in references]) for ends in cut]
+    lengths = np.sort(np.stack([column.lengths for column in references]), axis=0)  # [R, N]; of two as close,
+    closest = np.abs(lengths - hypotheses.lengths).argmin(axis=0)  # the shorter
+    reference = np.take_along_axis(lengths, closest[None], axis=0)[0]
+    guess = np.maximum(hypotheses.lengths[:, None] - np.arange(ORDERS), 0).astype(np.int32)
+    return Counts(np.concatenate(correct), guess, hypotheses.lengths, reference)
+
+
 def bleu_counts(answers: Answers) -> Counts:
     """Counts of each item; sums of them over any set of items give its BLEU."""
-    if "bleu" not in answers.memo:
-        hypotheses, references = answers.hypothesis_words, answers.reference_words
-        firsts = range(0, len(answers), BLOCK)
-        cut = [(first, min(first + BLOCK, len(answers))) for first in firsts]
-        blocks = [_matches(hypotheses.part(*ends), [column.part(*ends) for column in references]) for ends in cut]
-        lengths = np.sort(np.stack([column.lengths for column in references]), axis=0)  # [R, N]; of two as close,
-        closest = np.abs(lengths - hypotheses.lengths).argmin(axis=0)  # the shorter
-        reference = np.take_along_axis(lengths, closest[None], axis=0)[0]
-        guess = np.maximum(hypotheses.lengths[:, None] - np.arange(ORDERS), 0)
-        answers.memo["bleu"] = Counts(np.concatenate(blocks), guess, hypotheses.lengths, reference)
-    return answers.memo["bleu"]
+    return answers.remember("bleu", lambda: _counts(answers.hypothesis_words, answers.reference_words))
 
 
 def bleu(counts: Counts, order: int) -> float:

@@ -2,17 +2,34 @@
 
 As in the reference tool (nlg-eval): a word without a vector has the mean of all vectors; the best over the references,
 the mean over items. Its square matrix of all cosines, used for its diagonal only, is not built. An empty hypothesis or
-reference, at which the tool stops, scores 0. Vectors are gathered for a few hundred items at a time: flat memory.
+reference, at which the tool stops, scores 0. Vectors are gathered for a few items at a time, once for all three: flat memory.
+
+Shapes: n items of a block, L words of its longest text, d width of the vectors.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.words import Ragged
+from vikdf.metrics.vectors import Vectors
+from vikdf.metrics.words import Ragged, blocks
 
-BLOCK = 64  # items at a time: their vectors stay in the cache
+BLOCK = 32  # items at a time: their vectors stay in the cache
+WORDS = 1024  # words at most of a side of a block: long texts go in smaller ones
+CELLS = 2**22  # cosines at a time
+
+
+class Table(NamedTuple):
+    vectors: Vectors
+    places: np.ndarray  # [V] row of each word of the vocabulary
+    norms: np.ndarray  # [V]
+
+
+class Side(NamedTuple):
+    vectors: np.ndarray  # [n, L, d]; a shorter text is filled up with its last word
+    there: np.ndarray  # [n, L] 1 where a word stands, 0 where it is filled up
+    norms: np.ndarray  # [n, L]
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -21,69 +38,95 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(np.einsum("nd,nd->n", a, b), norms, out=np.zeros(len(a)), where=norms > 0)
 
 
-def _best(answers: Answers, similarity: Callable[[Ragged, Ragged, np.ndarray], np.ndarray], table: np.ndarray):
-    """[N]: the similarity of each item, the best over its references; items by length, so that padding is small."""
-    best = np.full((len(answers.reference_words), len(answers)), 0.0)
-    for column, references in enumerate(answers.reference_words):
-        lengths = np.stack([answers.hypothesis_words.lengths, references.lengths])
-        order = np.lexsort(lengths)
-        order = order[lengths.min(axis=0)[order] > 0]  # an empty text stays at 0
-        for first in range(0, len(order), BLOCK):
-            items = order[first : first + BLOCK]
-            sides = [_take(side, items) for side in (answers.hypothesis_words, references)]
-            best[column, items] = similarity(*sides, table)
-    return best.max(axis=0)
+def _sum(side: Side) -> np.ndarray:
+    return (side.there[:, None] @ side.vectors)[:, 0]  # [n, d]
 
 
-def _take(side: Ragged, items: np.ndarray) -> Ragged:
-    lengths = side.lengths[items]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(side.starts[items] - starts[:-1], lengths) + np.arange(starts[-1])
-    return Ragged(side.flat[places], starts)
-
-
-def _sum(side: Ragged, table: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(table[side.flat], side.starts[:-1], axis=0)  # [n, d]
-
-
-def _extreme(side: Ragged, table: np.ndarray) -> np.ndarray:
+def _extreme(side: Side) -> np.ndarray:
     """In each dimension the value farthest from 0; of two as far, the negative one (as in the tool)."""
-    places = side.starts[:-1, None] + np.minimum(np.arange(side.lengths.max()), side.lengths[:, None] - 1)
-    gathered = table[side.flat[places]]  # [n, L, d], the last word repeated to the block's length: no extreme changes
-    high, low = gathered.max(axis=1), gathered.min(axis=1)
+    high, low = side.vectors.max(axis=1), side.vectors.min(axis=1)
     return np.where(high > -low, high, low)
 
 
-def _padded(side: Ragged, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[n, L, d] vectors and [n, L] where a word stands."""
-    there = np.arange(side.lengths.max()) < side.lengths[:, None]
-    ids = np.zeros(there.shape, dtype=np.int64)
-    ids[there] = side.flat
-    return table[ids], there
-
-
-def _match(hypotheses: Ragged, references: Ragged, table: np.ndarray) -> np.ndarray:
+def _match(own: Side, other: Side) -> np.ndarray:
     """Mean over words of the best cosine with a word of the other side; both directions, averaged."""
-    (own, own_there), (other, other_there) = _padded(hypotheses, table), _padded(references, table)
-    cosines = own @ other.transpose(0, 2, 1)  # [n, L, M]
-    cosines[~(own_there[:, :, None] & other_there[:, None, :])] = -np.inf
-    forth = np.where(own_there, cosines.max(axis=2), 0).sum(axis=1) / hypotheses.lengths
-    back = np.where(other_there, cosines.max(axis=1), 0).sum(axis=1) / references.lengths
-    return (forth + back) / 2
+    n, L, M = len(own.there), own.there.shape[1], other.there.shape[1]
+    forth, back = np.empty((n, L)), np.full((n, M), -np.inf)
+    step = max(1, CELLS // (n * M))
+    for part in (slice(first, first + step) for first in range(0, L, step)):  # one part, but for very long texts
+        cosines = own.vectors[:, part] @ other.vectors.transpose(0, 2, 1)  # [n, l, M]
+        norms = own.norms[:, part, None] * other.norms[:, None]
+        np.divide(cosines, norms, out=cosines, where=norms > 0)  # a vector of 0 has the cosine 0 with all
+        forth[:, part] = cosines.max(axis=2)  # a word that fills up is never a better one than that which it repeats
+        back = np.maximum(back, cosines.max(axis=1))
+    means = [(side.there * best).sum(axis=1) / side.there.sum(axis=1) for side, best in ((own, forth), (other, back))]
+    return (means[0] + means[1]) / 2
+
+
+KINDS = {
+    "average": lambda own, other: _cosine(_sum(own), _sum(other)),
+    "extrema": lambda own, other: _cosine(_extreme(own), _extreme(other)),
+    "greedy": _match,
+}
+
+
+def _side(words: Ragged, items: np.ndarray, table: Table) -> Side:
+    """The vectors of some items' words."""
+    lengths = words.lengths[items]
+    steps = np.arange(lengths.max())
+    at = words.starts[items, None] + np.minimum(steps, lengths[:, None] - 1)
+    ids = words.flat[at]
+    there = (steps < lengths[:, None]).astype(np.float64)
+    return Side(table.vectors.look(table.places[ids]), there, table.norms[ids])
+
+
+def _table(answers: Answers) -> Table:
+    places = answers.vectors.places(list(answers.vocabulary))
+    norms = np.zeros(len(places))
+    for first in range(0, len(places), WORDS):
+        vectors = answers.vectors.look(places[first : first + WORDS])
+        norms[first : first + WORDS] = np.sqrt(np.einsum("vd,vd->v", vectors, vectors))
+    return Table(answers.vectors, places, norms)
+
+
+def _best(answers: Answers) -> dict[str, np.ndarray]:
+    """Kind -> [N]: the similarity of each item, the best over its references; items by length, so that little is filled up."""
+    table, best = _table(answers), {}
+    for references in answers.reference_words:
+        lengths = np.stack([answers.hypothesis_words.lengths, references.lengths])
+        order = np.lexsort(lengths)
+        order = order[lengths.min(axis=0)[order] > 0]  # an empty text stays at 0
+        found = {kind: np.zeros(len(answers)) for kind in KINDS}
+        for items in _pieces(order, lengths.max(axis=0)):
+            sides = [_side(words, items, table) for words in (answers.hypothesis_words, references)]
+            for kind, similarity in KINDS.items():
+                found[kind][items] = similarity(*sides)
+        best = {kind: np.maximum(best.get(kind, values), values) for kind, values in found.items()}
+    return best
+
+
+def _pieces(order: np.ndarray, lengths: np.ndarray):
+    """The items in blocks; a block of long texts once more in parts."""
+    for block in blocks(len(order), BLOCK, "word vectors"):
+        items = order[block.start : block.stop]
+        step = max(1, WORDS // int(lengths[items].max()))
+        yield from (items[first : first + step] for first in range(0, len(items), step))
+
+
+def _each(answers: Answers, kind: str) -> np.ndarray:
+    return answers.remember("embedding", lambda: _best(answers))[kind]
 
 
 def average_each(answers: Answers) -> np.ndarray:
-    return _best(answers, lambda a, b, table: _cosine(_sum(a, table), _sum(b, table)), answers.table)
+    return _each(answers, "average")
 
 
 def extrema_each(answers: Answers) -> np.ndarray:
-    return _best(answers, lambda a, b, table: _cosine(_extreme(a, table), _extreme(b, table)), answers.table)
+    return _each(answers, "extrema")
 
 
 def greedy_each(answers: Answers) -> np.ndarray:
-    norms = np.linalg.norm(answers.table, axis=1, keepdims=True)
-    unit = np.divide(answers.table, norms, out=np.zeros_like(answers.table), where=norms > 0)
-    return _best(answers, _match, unit)
+    return _each(answers, "greedy")
 
 
 @metric("average", needs="vectors", mean="items")

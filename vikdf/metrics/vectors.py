@@ -1,17 +1,28 @@
 """Word vectors by path, for Average, Extrema and Greedy.
 
-A folder with vectors.npy + words.txt (what the stage `backbones` makes), a .npy beside its words.txt, a word2vec .bin,
-or GloVe text (.txt, .txt.gz). A folder may also hold exactly one such file. Name and sha256 go into every signature.
+In: a folder with vectors.npy + words.txt (what the stage `backbones` makes), a .npy beside its words.txt, word2vec binary
+(.bin), or text (.txt, .vec: GloVe's, or word2vec's, which has a first line `count width`); .bin, .txt and .vec may be gzipped.
+A folder may also hold exactly one such file. Out: Vectors; name and sha256 go into every signature.
+    table = load(Path("glove.6B.300d.txt"))
+Written here because gensim, which reads most of these, keeps the whole of its own objects and needs the form to be told.
 """
 
 import gzip
-import json
+import zlib
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
 from vikdf import files
+
+FORMS = ".npy beside words.txt, word2vec .bin, GloVe or word2vec .txt or .vec; the last three also with .gz"
+LONGEST = 10_000  # bytes of a word: more is no table of words
+UNREADABLE = (ValueError, OverflowError, EOFError, OSError, zlib.error)  # UnicodeDecodeError is a ValueError
 
 
 @dataclass(frozen=True)
@@ -26,55 +37,119 @@ class Vectors:
     def signature(self) -> str:
         return f"vectors:{self.name}@{self.sha256[:12]}|unknown:mean"
 
+    def places(self, words: list[str]) -> np.ndarray:
+        """[len(words)] rows of the words; -1 for one that is not there."""
+        return np.array([self.place.get(word, -1) for word in words], dtype=np.int64)
+
+    def look(self, places: np.ndarray) -> np.ndarray:
+        """[..., d] float64: the vectors of some places."""
+        found = self.matrix[places].astype(np.float64)
+        found[places < 0] = self.mean
+        return found
+
     def rows(self, words: list[str]) -> np.ndarray:
         """[len(words), d] float64."""
-        places = np.array([self.place.get(word, -1) for word in words], dtype=np.int64)
-        return np.where((places >= 0)[:, None], self.matrix[places].astype(np.float64), self.mean)
+        return self.look(self.places(words))
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
 
 def _text(path: Path) -> tuple[list[str], np.ndarray]:
-    words, rows = [], []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            word, _, numbers = line.rstrip("\n").partition(" ")
-            row = np.array(numbers.split(" "), dtype=np.float32)
-            if rows and len(row) != len(rows[0]):
-                raise ValueError(f"{path}, line {number}: {len(row)} numbers, but {len(rows[0])} in the lines before")
-            words.append(word)
-            rows.append(row)
-    if not rows:
-        raise ValueError(f"{path} holds no vectors: expected lines `word number number ...`")
-    return words, np.stack(rows)
+    words, flat, head, width = [], array("f"), None, 0  # one flat array: no second copy of a large table
+    for number, line in _lines(path):
+        fields = line.split(" ")
+        if number == 1 and len(fields) == 2 and all(field.isascii() and field.isdigit() for field in fields):
+            head = [int(field) for field in fields]
+            width = head[1]
+            continue
+        width = width or len(fields) - 1
+        if len(fields) <= width or not width:
+            raise ValueError(f"line {number}: {len(fields) - 1} numbers, but {width or 'some'} expected")
+        words.append(" ".join(fields[:-width]))  # GloVe of 840B has words with spaces
+        flat.frombytes(_row(fields[-width:], number).tobytes())
+    if head and head[0] != len(words):
+        raise ValueError(f"its first line tells {head[0]} words, but {len(words)} follow: it was cut off; copy it anew")
+    if not words:
+        raise ValueError("no vectors in it: expected lines `word number number ...`")
+    return words, np.frombuffer(flat, dtype=np.float32).reshape(-1, width)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line that is not blank, with its number."""
+    with _open(path) as lines:
+        for number, line in enumerate(
+            tqdm(lines, desc=path.name, unit=" word", delay=3, mininterval=1, leave=False), 1
+        ):
+            try:
+                text = line.decode("utf-8").rstrip(" \r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"line {number} is no UTF-8: {error.reason}") from None
+            if text:
+                yield number, text
+
+
+def _row(numbers: list[str], line: int) -> np.ndarray:
+    try:
+        return np.array(numbers, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"line {line}: {error}; words of this table must have {len(numbers)} numbers each") from None
 
 
 def _word2vec(path: Path) -> tuple[list[str], np.ndarray]:
-    content = path.read_bytes()
-    head, _, _ = content.partition(b"\n")
-    count, width = map(int, head.split())
-    words, matrix, at = [], np.empty((count, width), dtype=np.float32), len(head) + 1
-    for row in range(count):
-        end = content.index(b" ", at)
-        words.append(content[at:end].decode("utf-8", errors="replace").lstrip("\n"))
-        at = end + 1 + 4 * width
-        matrix[row] = np.frombuffer(content[end + 1 : at], dtype="<f4")
-    return words, matrix
+    with _open(path) as stream:
+        head = stream.readline(100).split()
+        if len(head) != 2 or not all(field.isdigit() for field in head):
+            raise ValueError("it does not begin with `count width`, as word2vec's binary form does")
+        count, width = map(int, head)
+        if path.suffix == ".bin" and count * (4 * width + 1) > path.stat().st_size:
+            raise ValueError(f"it tells {count} words of {width} numbers, more than it has bytes for; copy it anew")
+        words, flat = [], bytearray()
+        for row in tqdm(range(count), desc=path.name, unit=" word", delay=3, mininterval=1, leave=False):
+            words.append(_word(stream, row))
+            numbers = stream.read(4 * width)
+            if len(numbers) < 4 * width:
+                raise ValueError(f"it ends within word {row + 1} of {count}; copy it anew")
+            flat += numbers
+    return words, np.frombuffer(flat, dtype="<f4").reshape(len(words), width)
+
+
+def _word(stream: IO[bytes], row: int) -> str:
+    """The bytes up to the next space; a line end before them closed the row before."""
+    found = bytearray()
+    while (letter := stream.read(1)) != b" ":
+        if not letter or len(found) > LONGEST:
+            raise ValueError(f"no word where word {row + 1} should begin; copy it anew")
+        found += letter
+    return found.decode("utf-8", errors="replace").lstrip("\n")  # Google's table has words cut within a letter
 
 
 def _numpy(path: Path) -> tuple[list[str], np.ndarray]:
-    words = (path.parent / "words.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    text = (path.parent / "words.txt").read_text(encoding="utf-8")
+    words = text.removesuffix("\n").split("\n") if text else []
     matrix = np.load(path, allow_pickle=False)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        raise ValueError(
+            f"an array of shape {matrix.shape} and type {matrix.dtype}: expected [words, width] of numbers"
+        )
     if len(words) != len(matrix):
-        raise ValueError(f"{path} has {len(matrix)} rows, but words.txt beside it has {len(words)} words")
+        raise ValueError(f"{len(matrix)} rows, but words.txt beside it has {len(words)} words")
     return words, matrix
 
 
-READERS = {".npy": _numpy, ".bin": _word2vec, ".txt": _text, ".gz": _text}
-FORMS = ".npy beside words.txt, word2vec .bin, GloVe .txt or .txt.gz"
+READERS = {".npy": _numpy, ".bin": _word2vec, ".txt": _text, ".vec": _text}
+
+
+def _form(path: Path) -> str:
+    """The suffix that says how it is read."""
+    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return form if form in READERS and (form != ".npy" or path.suffix == form) else ""
 
 
 def _file(path: Path) -> Path:
     """The one file with vectors in a folder."""
-    found = [file for file in sorted(path.iterdir()) if file.suffix in READERS and file.name != "words.txt"]
+    found = [file for file in sorted(path.iterdir()) if _form(file) and file.name != "words.txt"]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise ValueError(f"{path} must hold one file of word vectors ({FORMS}); found: {names}")
@@ -86,17 +161,34 @@ def load(path: Path) -> Vectors:
     if not path.exists():
         raise ValueError(f"{path} is missing: it should hold word vectors ({FORMS})")
     file = _file(path) if path.is_dir() else path
-    if file.suffix not in READERS:
+    if not _form(file):
         raise ValueError(f"{file}: unknown form of word vectors; expected {FORMS}")
     try:
-        words, matrix = READERS[file.suffix](file)
-    except (ValueError, IndexError, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as word vectors ({error})") from None
-    about = file.parent / "about.json"  # the maker's own name for what it trained
-    name = json.loads(about.read_text())["name"] if about.exists() else file.name.split(".npy")[0]
-    parts = [file, file.parent / "words.txt"] if file.suffix == ".npy" else [file]
-    digest = files.digest([files.sha256(part) for part in parts]) if len(parts) > 1 else files.sha256(file)
+        words, matrix = READERS[_form(file)](file)
+        _check(words, matrix)
+    except UNREADABLE as error:
+        raise ValueError(f"{file} cannot be read as word vectors: {error}") from None
     place: dict[str, int] = {}
-    for row, word in enumerate(words):
+    for row, word in enumerate(words):  # of a word that stands there twice the first counts
         place.setdefault(word, row)
-    return Vectors(name, digest, place, matrix.astype(np.float32), matrix.mean(axis=0, dtype=np.float64))
+    matrix = matrix.astype(np.float32, copy=False)
+    return Vectors(_name(file), _digest(file), place, matrix, matrix.mean(axis=0, dtype=np.float64))
+
+
+def _check(words: list[str], matrix: np.ndarray) -> None:
+    if not matrix.size:
+        raise ValueError("no vectors in it")
+    wrong = [row for row in range(len(matrix)) if not np.isfinite(matrix[row]).all()]
+    if wrong:
+        raise ValueError(f"the vector of {words[wrong[0]]!r} has numbers that are not finite; copy it anew")
+
+
+def _name(file: Path) -> str:
+    about = file.parent / "about.json"  # the maker's own name for what it trained
+    told = files.read_json(about) if file.suffix == ".npy" and about.exists() else {}
+    return str(told.get("name", "") if isinstance(told, dict) else "") or file.name.removesuffix(".npy")
+
+
+def _digest(file: Path) -> str:
+    parts = [file, file.parent / "words.txt"] if file.suffix == ".npy" else [file]
+    return files.digest([files.sha256(part) for part in parts]) if len(parts) > 1 else files.sha256(file)

@@ -13,7 +13,7 @@ rule caption:
     output:
         "data/caption/captions.parquet",
         "data/caption/report.txt",
-        "data/caption/report.svg",
+        report("data/caption/report.svg", caption="../report/caption.rst", category="Data"),
         "data/caption/manifest.json",
     log:
         "logs/caption/caption.log",

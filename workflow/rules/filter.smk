@@ -12,7 +12,7 @@ rule filter:
         "data/filter/pairs.parquet",
         "data/filter/report.parquet",
         "data/filter/report.txt",
-        "data/filter/report.svg",
+        report("data/filter/report.svg", caption="../report/filter.rst", category="Data"),
         "data/filter/manifest.json",
     log:
         "logs/filter/filter.log",

@@ -1,21 +1,43 @@
-# In: results/evaluate/*.parquet of every system. Out: results/table1.csv; beside it, each a target of its own: `evidence` (the
-# contrasts over its own seeds), `table3` and `figure7` (ablations of pretrain, over `seeds`).
+# In: results/evaluate/ of every system. Out: results/table1.csv, with what the statistics say of its answers; beside it, each
+# a target of its own: `evidence` (the contrasts over its own seeds), `table3` and `figure7` (ablations of pretrain, over `seeds`).
+# What is flagged as report(...) stands in the page that `snakemake --report FILE.html` makes.
 rule tables:
     """Table 1 and the probe's table: means over `seeds`."""
     input:
         code=code("tables"),
         scores=[f"results/evaluate/{run}.parquet" for seed in config["seeds"] for run in runs(seed)],
+        significance="results/significance.csv",
+        intervals="results/intervals.csv",
     output:
-        "results/table1.csv",
-        "results/table1.md",
-        "results/probe.csv",
+        report("results/table1.csv", caption="../report/table1.rst", category="Table 1"),
+        report("results/table1.md", caption="../report/table1.rst", category="Table 1"),
+        report("results/table1.tex", caption="../report/table1.rst", category="Table 1"),
+        report("results/probe.csv", caption="../report/probe.rst", category="Probe"),
         "results/metrics.json",
     log:
         "logs/tables/tables.log",
     params:
-        flags=flags("tables", "systems", "controls", decoding=config["generate"]["decoding"]),
+        flags=flags("tables", "systems", "controls", "statistics", decoding=config["generate"]["decoding"]),
     shell:
-        "python -m vikdf.tables --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.tables --scores {input.scores} --significance {input.significance} --intervals {input.intervals}"
+        " --output results --state-root state {params.flags} 2>&1 | tee {log}"
+
+
+rule significance:
+    """Each row of table 1 against the best other one, every number's interval, and any two rows of a task."""
+    input:
+        code=code("significance"),
+        examples=[f"results/evaluate/examples/{run}.parquet" for seed in config["seeds"] for run in runs(seed)],
+    output:
+        report("results/significance.csv", caption="../report/significance.rst", category="Significance"),
+        report("results/intervals.csv", caption="../report/intervals.rst", category="Significance"),
+        "results/pairs.csv",
+    log:
+        "logs/tables/significance.log",
+    params:
+        flags=flags("tables", "systems", "controls", "statistics"),
+    shell:
+        "python -m vikdf.significance --examples {input.examples} --output results {params.flags} 2>&1 | tee {log}"
 
 
 rule evidence:
@@ -24,10 +46,10 @@ rule evidence:
         code=code("evidence"),
         scores=[f"results/evaluate/{run}.parquet" for seed in config["evidence"]["seeds"] for run in zero_runs(seed)],
     output:
-        "results/evidence.csv",
+        report("results/evidence.csv", caption="../report/evidence.rst", category="Evidence"),
         "results/evidence_seeds.csv",
         "results/evidence.md",
-        "results/evidence.svg",
+        report("results/evidence.svg", caption="../report/evidence.rst", category="Evidence"),
     log:
         "logs/tables/evidence.log",
     params:
@@ -42,7 +64,7 @@ rule table3:
         code=code("ablations"),
         scores=expand("results/evaluate/{run}.parquet", run=ablated_runs(config["tables"]["table3"].values())),
     output:
-        "results/table3.csv",
+        report("results/table3.csv", caption="../report/table3.rst", category="Ablations"),
         "results/table3.md",
     log:
         "logs/tables/table3.log",
@@ -59,7 +81,7 @@ rule figure7:
         scores=expand("results/evaluate/{run}.parquet", run=ablated_runs(config["tables"]["figure7"])),
     output:
         "results/figure7.csv",
-        "results/figure7.svg",
+        report("results/figure7.svg", caption="../report/figure7.rst", category="Ablations"),
     log:
         "logs/tables/figure7.log",
     params:

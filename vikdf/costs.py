@@ -1,0 +1,94 @@
+"""What each run cost: cost.csv, from the journals that every tracked job leaves in `state`.
+
+In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, evaluate and the tables. Out: cost.csv, a row a run:
+stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb, gpu_memory_mb, device, status.
+Run: python -m vikdf.costs --state-root state --output results/cost.csv (the rule `cost`)
+
+Seconds are wall time in which a job was at work: a run that was stopped and went on counts its stretches, not the pause
+between them. Rows a second are those of its steps over these seconds, so steps that were lost and done again slow it.
+Memory is the last stretch's. Of runs with one name, such as those of other params, the newest counts.
+Stages without a journal (sources, filter, caption, shards, dialogues, generate) are not in the table.
+The one table that two equal runs write differently: it tells of the machine.
+"""
+
+import sys
+from pathlib import Path
+
+from vikdf import flags, tracking
+from vikdf.means import write_csv
+
+COLUMNS = [
+    "stage",
+    "run",
+    "seconds",
+    "stretches",
+    "steps",
+    "rows_per_second",
+    "peak_memory_mb",
+    "gpu_memory_mb",
+    "device",
+    "status",
+]
+
+
+def costs(*, state_root: Path, output: Path) -> None:
+    """Writes what each run cost: wall time, steps, rows a second, peak memory, device.
+
+    state_root: the folder `state`, below which the journals lie
+    output: cost.csv
+    """
+    found, older = newest([row for path in _journals(state_root) if (row := cost(tracking.read(path.parent)))])
+    write_csv(output, COLUMNS, found)
+    if older:
+        print(f"{len(older)} older runs of the same names are not in {output}: {', '.join(older)}", file=sys.stderr)
+
+
+def _journals(root: Path) -> list[Path]:
+    return sorted(Path(root).rglob(tracking.JOURNAL))
+
+
+def newest(rows: list[dict]) -> tuple[list[dict], list[str]]:
+    """The newest run of each name, in the order in which stages and runs began; and the names of the others."""
+    kept: dict[tuple, dict] = {}
+    for row in sorted(rows, key=lambda row: row["began"]):
+        kept[row["stage"], row["run"]] = row
+    ordered = sorted(kept.values(), key=lambda row: row["began"])
+    stages = list(dict.fromkeys(row["stage"] for row in ordered))
+    older = sorted(row["run"] for row in rows if row is not kept[row["stage"], row["run"]])
+    return sorted(ordered, key=lambda row: stages.index(row["stage"])), older
+
+
+def cost(lines: list[dict]) -> dict | None:
+    """The row of one journal; None of one that a kill left without its first line."""
+    if not lines or "stage" not in lines[0]:
+        return None
+    head, end = lines[0], next((line for line in lines if "end" in line), {})
+    seconds, again = tracking.seconds(lines), sum("again" in line for line in lines)
+    steps = max((line.get("step", 0) for line in lines), default=0) or _number(head["params"], "steps")
+    batch = _batch(head["params"])
+    rate = steps * batch / seconds if steps and batch and seconds > 0 else None
+    return {
+        "stage": head["stage"], "run": head["name"], "began": head["time"], "seconds": seconds, "stretches": 1 + again,
+        "steps": int(steps) if steps else None, "rows_per_second": rate, "peak_memory_mb": end.get("peak_memory_mb"),
+        "gpu_memory_mb": end.get("gpu_memory_mb"),
+        "device": end.get("device"), "status": end.get("end", "UNFINISHED"),
+    }  # fmt: skip
+
+
+def _batch(params: dict[str, str]) -> float | None:
+    """Rows of one step: a training's micro-batches in all processes, or a backbone's `batch`."""
+    if "training.micro_batch" not in params:
+        return _number(params, "batch")
+    parts = [_number(params, f"training.{name}") or 1 for name in ("micro_batch", "accumulate", "processes")]
+    return parts[0] * parts[1] * parts[2]
+
+
+def _number(params: dict[str, str], name: str) -> float | None:
+    try:
+        return float(params[name])
+    except (KeyError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    flags.main(costs)

@@ -1,0 +1,46 @@
+"""What the run cost, stage by stage and job by job. In: rows of cost.csv. Out: two tables and the sum."""
+
+from vikdf.report.rows import duration, figure
+
+COLUMNS = {
+    "steps": "steps",
+    "rows_per_second": "rows a second",
+    "peak_memory_mb": "peak memory, MB",
+    "device": "device",
+}
+
+
+def stages(rows: list[dict]) -> list[dict]:
+    """A line a stage: jobs, time of all, the longest, the most memory."""
+    made = []
+    most = max((_sum(rows, stage) for stage in _names(rows)), default=0) or 1
+    for stage in _names(rows):
+        here = [row for row in rows if row["stage"] == stage]
+        longest = max((row["seconds"] for row in here if row["seconds"] is not None), default=None)
+        memory = max((row["peak_memory_mb"] for row in here if row.get("peak_memory_mb") is not None), default=None)
+        made.append({
+            "stage": stage, "jobs": figure(len(here)), "time": duration(_sum(rows, stage)), "longest": duration(longest),
+            "memory": figure(memory, 0), "share": round(100 * _sum(rows, stage) / most, 1),
+        })  # fmt: skip
+    return made
+
+
+def jobs(rows: list[dict]) -> dict:
+    shown = {name: said for name, said in COLUMNS.items() if any(row.get(name) not in (None, "") for row in rows)}
+    lines = [
+        [row["stage"], row["run"], duration(row["seconds"]), *(figure(row.get(name), 0) for name in shown)]
+        for row in rows
+    ]
+    return {"head": ["stage", "job", "time", *shown.values()], "rows": lines, "texts": 2}
+
+
+def total(rows: list[dict]) -> str:
+    return duration(sum(row["seconds"] or 0 for row in rows))
+
+
+def _names(rows: list[dict]) -> list[str]:
+    return list(dict.fromkeys(row["stage"] for row in rows))
+
+
+def _sum(rows: list[dict], stage: str) -> float:
+    return sum(row["seconds"] or 0 for row in rows if row["stage"] == stage)

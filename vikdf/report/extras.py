@@ -1,0 +1,115 @@
+"""What a run may have beside table 1: the evidence, table 3, figure 7, people's ratings. Each stands in the page if it was made.
+
+In: the paths that are there. Out: one dict a section: its tables, its drawing and, where it was made by another run, a warning.
+"""
+
+from pathlib import Path
+
+from vikdf.report import pictures
+from vikdf.report.rows import between, figure, read, title
+
+ZERO = {("reddit", "full"), ("image_chat", "zero")}  # the rows of table 1 that table 3 and figure 7 have too
+SAME = 0.005  # means of the same run agree to the printed digits
+LOST = "These numbers are not those of the run above: this part was made by another run. Make it again."
+
+
+def extras(paths: list[Path], means: list[dict], reported: dict[str, list[dict]]) -> list[dict]:
+    """Each section that was made; `reported`: the paper's tables by their file's name."""
+    there = {path.name: path for path in paths}
+    sections = []
+    if "evidence.csv" in there:
+        sections.append(_evidence(there))
+    if "table3.csv" in there:
+        sections.append(_table3(read(there["table3.csv"]), means, reported.get("table3.csv", [])))
+    if "figure7.csv" in there:
+        sections.append(_figure7(there, means))
+    if "table2.csv" in there:
+        sections.append(_table2(read(there["table2.csv"]), reported.get("table2.csv", [])))
+    return sections
+
+
+def _section(name: str, heading: str, about: str, table: dict, drawing: str = "", warning: str = "") -> dict:
+    return {"name": name, "title": heading, "about": about, "table": table, "drawing": drawing, "warning": warning}
+
+
+def plain(rows: list[dict]) -> dict:
+    """A table as it is; a spread (`<name>_sd`) stands beside its mean."""
+    names = [name for name in rows[0] if not name.endswith("_sd")] if rows else []
+    lines = [[_with_spread(row, name) for name in names] for row in rows]
+    texts = next((place for place, name in enumerate(names) if not isinstance(rows[0][name], str)), len(names))
+    return {"head": [title(name) for name in names], "rows": lines, "texts": texts}
+
+
+def _with_spread(row: dict, name: str) -> str:
+    spread = row.get(f"{name}_sd")
+    return figure(row[name]) + ("" if spread is None else f" ± {figure(spread)}")
+
+
+def _evidence(there: dict[str, Path]) -> dict:
+    rows = [row for row in read(there["evidence.csv"]) if row["contrast"]]
+    lines = [
+        [row["question"], title(row["metric"]), row["a"], row["b"], figure(row["difference"]), between(row["low"], row["high"]),
+         figure(row["seeds"]), row["favours"]]
+        for row in rows
+    ]  # fmt: skip
+    head = ["question", "measure", "a", "b", "a − b", "interval", "seeds", "favours"]
+    about = "Two systems that differ in one thing, over seeds: the difference with a paired t-interval."
+    drawing = pictures.inline(there["evidence.svg"]) if "evidence.svg" in there else ""
+    return _section("evidence", "Is it the pictures?", about, {"head": head, "rows": lines, "texts": 4}, drawing)
+
+
+def _table3(rows: list[dict], means: list[dict], reported: list[dict]) -> dict:
+    names = [name for name in rows[0] if not name.endswith("_sd") and name not in ("method", "system")]
+    names = [name for name in names if any(row[name] is not None for row in rows)]
+    theirs = {row["method"]: row for row in reported}
+    lines = [[row["method"], *(_with_spread(row, name) for name in names)] for row in rows]
+    paper = [[figure(theirs.get(row["method"], {}).get(name)) for name in names] for row in rows]
+    table = {"head": ["method", *map(_measure, names)], "rows": lines, "texts": 1, "paper": paper}
+    about = "VIKDF, and the same without one part of its pretraining, tuned on Reddit alone."
+    return _section("table3", "Without one part", about, table, warning=_other_run(rows, means))
+
+
+def _table2(rows: list[dict], reported: list[dict]) -> dict:
+    """Means of the ratings with their intervals over dialogues, and how far the raters agree."""
+    criteria = [name for name in ("relevance", "informativeness", "fluency") if name in rows[0]]
+    single = [name for name in ("kappa", "alpha", "dialogues", "raters") if name in rows[0]]
+    theirs = {row["method"].lower(): row for row in reported}
+    lines, paper = [], []
+    for row in rows:
+        spans = [between(row.get(f"{name}_low"), row.get(f"{name}_high")) for name in criteria]
+        means = [
+            f"{figure(row[name])} ({span})" if span else figure(row[name])
+            for name, span in zip(criteria, spans, strict=True)
+        ]
+        lines.append([row["system"], *means, *(figure(row[name]) for name in single)])
+        other = theirs.get(row["system"], {})
+        paper.append([figure(other.get(name)) if other.get(name) is not None else "" for name in [*criteria, *single]])
+    table = {"head": ["system", *criteria, *single], "rows": lines, "texts": 1, "paper": paper}
+    about = "Ratings that people gave, 1 to 5, blind to the systems. Intervals: over dialogues; kappa, alpha: how far they agree."
+    return _section("table2", "What people say", about, table)
+
+
+def _figure7(there: dict[str, Path], means: list[dict]) -> dict:
+    rows = read(there["figure7.csv"])
+    drawing = pictures.inline(there["figure7.svg"]) if "figure7.svg" in there else ""
+    about = "VIKDF at zero data by the number of its queries."
+    return _section("figure7", "More and fewer queries", about, plain(rows), drawing, _other_run(rows, means))
+
+
+def _measure(name: str) -> str:
+    """A column of table 3: `image_chat_rouge_l`, `color_heldout`, `tuned_params`."""
+    for task, said in (("image_chat_", "Image-Chat "), ("reddit_", "Reddit ")):
+        if name.startswith(task):
+            return said + title(name.removeprefix(task))
+    return title(name)
+
+
+def _other_run(rows: list[dict], means: list[dict]) -> str:
+    """A section's own row of `vikdf` must be the one of table 1, where their seeds are as many."""
+    here = next((row for row in rows if row.get("system") == "vikdf"), {})
+    above = {row["task"]: row for row in means if row["system"] == "vikdf" and (row["task"], row["data"]) in ZERO}
+    for task, row in above.items():
+        value = here.get(f"{task}_bleu1")
+        if value is not None and here.get("seeds") == row.get("seeds") and abs(value - row["bleu1"]) > SAME:
+            return LOST
+    return ""
