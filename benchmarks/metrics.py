@@ -3,7 +3,8 @@
 Two plain forms: the reference tool's method (for Average and Extrema it builds the cosines of all pairs and keeps the
 diagonal; it cuts the words once more for the vectors) and the same code without the square matrix. Ours also makes what
 stands beside the eight metrics (EAD, shares of empty and repeated answers, ROUGE-L F1); the plain forms do not.
-Before that the memory curve: what ours allocates beside its input at a quarter, all and four times the pairs.
+Before that the memory curve: what ours allocates beside its input at a quarter, all, four and ten times the pairs. What may
+grow is the set of distinct words and pairs of words, which here are nearly all distinct, and eight bytes an answer.
 Run: python -m benchmarks.metrics [--pairs 20000] [--rounds 3]; the last line gives the first ratio.
 """
 
@@ -21,7 +22,7 @@ from statistics import median
 import numpy as np
 
 from vikdf import flags, metrics
-from vikdf.metrics import vectors, words
+from vikdf.metrics import distinct, vectors, words
 
 WIDTH, LEXICON = 300, 20000
 SMALL, TINY = 1e-9, 1e-15
@@ -172,17 +173,20 @@ def _peak(pairs: list[list[str]], table: vectors.Vectors) -> int:
 
 def memory(hypotheses: list[str], references: list[str], table: vectors.Vectors) -> None:
     """Prints the memory curve."""
-    peaks = {}
-    for count in (len(hypotheses) // 16, len(hypotheses) // 4, len(hypotheses)):
+    peaks, told = {}, {}
+    for count in (len(hypotheses) // 40, len(hypotheses) // 10, len(hypotheses) * 4 // 10, len(hypotheses)):
         cut = [hypotheses[:count], references[:count]]
         peaks[count] = _peak(cut, table)
         texts = sum(sys.getsizeof(text) for side in cut for text in side)
+        told[count] = max(8 * distinct.counts(side)[2][0] for side in cut)  # one side after the other
         print(
-            f"memory: {count:,} pairs of {texts / 2**20:.1f} MiB: {peaks[count] / 2**20:.1f} MiB beside them",
+            f"memory: {count:,} pairs of {texts / 2**20:.1f} MiB: {peaks[count] / 2**20:.1f} MiB beside them, "
+            f"{told[count] / 2**20:.1f} of it for distinct pairs of words",
             flush=True,
         )
-    (few, low), *_, (many, high) = peaks.items()
-    print(f"memory: {(high - low) / (many - few):.0f} bytes more a pair", flush=True)
+    few, *_, many = sorted(peaks)
+    more, words_ = ((sizes[many] - sizes[few]) / (many - few) for sizes in (peaks, told))
+    print(f"memory: {more:.0f} bytes more a pair, {words_:.0f} of them for distinct pairs of words", flush=True)
 
 
 def main(*, pairs: int = 20000, rounds: int = 3) -> None:
@@ -191,7 +195,7 @@ def main(*, pairs: int = 20000, rounds: int = 3) -> None:
     pairs: answers and references
     rounds: repetitions; the medians count
     """
-    hypotheses, references, table = data(4 * pairs)
+    hypotheses, references, table = data(10 * pairs)
     words.nltk_plain("a")  # the import is no part of it
     memory(hypotheses, references, table)
     hypotheses, references = hypotheses[:pairs], references[:pairs]

@@ -7,13 +7,7 @@ import itertools
 
 from vikdf import schemas
 from vikdf.means import COLUMNS, METRICS, PROBE_COLUMNS, write_csv
-
-INTERVALS = "task system data metric value low high method t_low t_high seeds n".split()
-PAIRS = "task metric a a_data b b_data difference p p_holm".split()
-SIGNIFICANCE = (
-    "task block metric system data value other other_data other_value difference low high t_low t_high p p_holm".split()
-)
-SIGNIFICANCE += "p_paper seeds n better significant".split()
+from vikdf.significance import INTERVALS, PAIRS, SIGNIFICANCE
 
 SYSTEMS = {
     "vikdf": "the paper's setting",
@@ -112,7 +106,8 @@ def pairs(ranges):
                 "b": b["system"],
                 "b_data": b["data"],
             }
-            made.append(line | {"difference": difference, "p": p, "p_holm": min(1.0, 3 * p)})
+            line |= {"difference": difference, "p": p, "p_holm": min(1.0, 3 * p)}
+            made.append(dict.fromkeys(PAIRS) | line | {"significant": "yes" if p < 0.01 else "no"})
     return made
 
 

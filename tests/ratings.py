@@ -47,6 +47,20 @@ def responses(folder: Path, names: list[str] = DIALOGUES, systems=tuple(GIVEN), 
     return made
 
 
+def photograph(folder: Path, names: list[str]) -> Path:
+    """A folder with a picture for each dialogue, wide as a camera's, with a word that a camera would write."""
+    from PIL import Image
+
+    made = Image.new("RGB", (1600, 800), "red")
+    exif = made.getexif()
+    exif[0x010E] = "taken at home"  # ImageDescription
+    exif[0x0112] = 6  # it lies on its side
+    folder.mkdir()
+    for name in names:
+        made.save(folder / f"{name}.jpg", exif=exif, comment="by its owner")
+    return folder
+
+
 def study(folder: Path, paths: list[Path] | None = None, **changes) -> dict:
     """Writes the sheets of the study below the folder; gives the key."""
     flags = {"task": "image_chat", "data": "zero", "dialogues": 4, "raters": 3, "seed": 1, "output": folder / "human"}

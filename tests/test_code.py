@@ -26,7 +26,8 @@ def tree(tmp_path):
         "metrics/bleu.py": "",
         "scores.py": "from vikdf import metrics",
         "tracking.py": "",
-        "tracked.py": "from vikdf import tracking",
+        "shown.py": "",
+        "tracked.py": "from vikdf import shown, tracking",
         "packed/__init__.py": "",
         "packed/__main__.py": "from vikdf import files",
     }

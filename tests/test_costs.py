@@ -35,6 +35,13 @@ def test_a_run_has_its_time_steps_and_memory():
     assert row["rows_per_second"] == 5 * 4 * 2 / 5 and row["status"] == "FINISHED"
 
 
+def test_of_answers_the_rate_counts_what_was_answered_and_not_the_batches():
+    written = lines("generate-vikdf-zero-s1", params={"batch": "64"})
+    for line, answered in zip(written[1:-1], (10, 20, 30, 40, 50), strict=True):
+        line["values"] = {"answered": answered}
+    assert costs.cost(written)["rows_per_second"] == 50 / 5
+
+
 def test_the_pause_of_a_run_that_went_on_is_not_counted():
     first, rest = lines()[:3], lines(began=1_000_000)[3:]
     again = {"again": 1_002_000, "stopped": 2000}

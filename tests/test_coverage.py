@@ -5,10 +5,10 @@ Each property has a short form, with bounds as wide as its few repetitions ask f
 
 import numpy as np
 import pytest
-from drawn import answers, of_rows, table, texts
+from drawn import answers, of_rows, question, questions, table, texts
 from scipy.stats import kstest, nct, t
 
-from vikdf.statistics.corpus import TESTED, WRITTEN, written
+from vikdf.statistics.corpus import TESTED, WRITTEN, probed, written
 from vikdf.statistics.intervals import replicates
 from vikdf.statistics.permutation import permuted
 from vikdf.statistics.seeds import t_interval
@@ -105,6 +105,21 @@ def test_intervals_over_examples_cover_as_often_as_they_say(times):
     for name in names:
         rates = covered[:, :, WRITTEN.index(name)].mean(axis=0)
         assert all(near(rate, 0.95, count, slack=0.025) for rate in rates), (name, rates)
+
+
+@REPETITIONS
+@pytest.mark.parametrize(("nouns", "rate"), [(30, 0.94), (12, 0.91)])
+def test_intervals_over_nouns_cover_where_questions_about_a_noun_go_together(nouns, rate, times):
+    """The stated rates; of questions taken for independent ones two thirds of the intervals would cover."""
+    random, count, hits = np.random.default_rng(13), 60 * times, 0
+    for draw in range(count):
+        asked = np.repeat(np.arange(nouns), random.integers(3, 9, nouns))
+        right = random.random(len(asked)) < random.beta(0.4, 0.4, nouns)[asked]
+        rows = [question(n, f"n{noun}", bool(r)) for n, (noun, r) in enumerate(zip(asked, right, strict=True))]
+        (corpus,) = probed("probe", of_rows({"a": [questions(rows)]}))
+        drawn = replicates(corpus, 300, draw)[:, 0, corpus.metrics.index("color_accuracy_all_heldout")]
+        hits += np.quantile(drawn, 0.025) <= 0.5 <= np.quantile(drawn, 0.975)
+    assert near(hits / count, rate, count, slack=0.02)
 
 
 def seed_bootstrap(values: np.ndarray, random) -> tuple[float, float]:

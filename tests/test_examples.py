@@ -66,6 +66,13 @@ def test_each_answer_is_a_row_in_the_order_of_the_answers(tmp_path, vectors):  #
     assert len(found) == len(rows)
 
 
+def test_each_row_tells_with_what_it_was_scored_but_for_the_probes(tmp_path, vectors):  # noqa: F811
+    found = table(tmp_path, vectors, [*talks(2), asked(0, "red", "red", [1, 2, 3])])
+    told = {row["task"]: row["scored_with"] for row in found}
+    assert told["reddit"].startswith("tok:nltk-") and "|case:lower|vectors:" in told["reddit"]
+    assert told["reddit"].endswith("|unknown:mean|refs:1") and told["probe"] is None
+
+
 def test_a_row_of_the_probe_tells_what_was_asked_and_what_was_found_and_no_scores(tmp_path, vectors):  # noqa: F811
     row = table(tmp_path, vectors, [asked(0, "it is blue.", "red", [2.0, 1.0, 2.0], held_out=False)])[0]
     facts = {"noun": "vase", "attribute": "color", "held_out": False, "stated": True, "right": False, "cloze_rank": 2.5}

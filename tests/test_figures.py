@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from vikdf import figures, schemas
+from vikdf import schemas
 from vikdf.figures import cost, curves, fractions, funnel, probe, significance, style
 from vikdf.figures.__main__ import figures as draw_all
 from vikdf.filter.funnel import REPORT
-from vikdf.means import METRICS, write_csv
+from vikdf.means import METRICS, read_csv, write_csv
 
 SYSTEMS, CONTROLS = ["vikdf", "llm_lora"], ["random"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -65,7 +65,7 @@ def probe_rows() -> list[dict]:
 def verdict_rows() -> list[dict]:
     return [
         {"task": "reddit", "block": "systems", "metric": metric, "system": name, "data": "zero", "difference": difference,
-         "p_holm": p, "better": better, "t_low": None, "t_high": None}
+         "p_holm": p, "better": better, "low": None, "high": None, "t_low": None, "t_high": None, "significant": better}
         for name, difference, p, better in (("vikdf", 1.25, 0.01, "yes"), ("llm_lora", -1.25, 0.4, "no"))
         for metric in METRICS
     ]  # fmt: skip
@@ -215,6 +215,12 @@ def test_a_long_curve_is_drawn_as_means_of_equal_stretches():
     assert curves.thinned(points[:60]) == points[:60] and curves.thinned([]) == []
 
 
+def test_a_wild_first_step_does_not_flatten_all_lines(tmp_path):
+    tall = [row | {"nll": 900.0} if row["step"] == 1 else row for row in point_rows(fraction="zero")]
+    curves.draw_finetune(tall, tmp_path / "c.svg", SYSTEMS)
+    assert any(text.startswith("0.0") for text in texts(tmp_path / "c.svg"))  # a mark of the axis where the others lie
+
+
 def test_the_funnel_counts_all_sources(drawn):
     found = texts(drawn["funnel"])
     assert "140" in found and "130" in found and "\u221210" in found
@@ -231,11 +237,19 @@ def test_a_worse_row_is_never_blue_however_sure(tmp_path):
     assert style.GOOD not in text and style.BAD in text
 
 
-def test_a_difference_that_the_seeds_do_not_agree_on_has_no_star(tmp_path):
-    for bounds, stars in (((-0.5, 3.0), 0), ((0.5, 2.0), len(METRICS))):
-        rows = [row | dict(zip(("t_low", "t_high"), bounds, strict=True)) for row in verdict_rows()]
+def test_a_better_row_has_the_star_of_table_1_whatever_its_p(tmp_path):
+    significance.draw([row | {"significant": "no"} for row in verdict_rows()], tmp_path / "s.svg", 0.05)
+    assert "+1.25" in texts(tmp_path / "s.svg") and "+1.25*" not in texts(tmp_path / "s.svg")
+
+
+def test_a_worse_row_has_a_star_only_where_the_intervals_say_so_too(tmp_path):
+    worse = [row | {"p_holm": 0.001} for row in verdict_rows() if row["better"] == "no"]
+    for bounds, stars in (((-3.0, 0.5), 0), ((-2.0, -0.5), len(METRICS))):  # over seeds
+        rows = [row | dict(zip(("t_low", "t_high"), bounds, strict=True)) for row in worse]
         significance.draw(rows, tmp_path / "s.svg", 0.05)
-        assert texts(tmp_path / "s.svg").count("+1.25*") == stars
+        assert texts(tmp_path / "s.svg").count("\u22121.25*") == stars
+    significance.draw([row | {"low": -3.0, "high": 0.5} for row in worse], tmp_path / "s.svg", 0.05)  # over examples:
+    assert texts(tmp_path / "s.svg").count("\u22121.25*") == len(METRICS) - 2  # Dis-1 and Dis-2 ask for it
 
 
 def test_a_point_lies_in_the_middle_of_its_interval(tmp_path):
@@ -272,7 +286,7 @@ def test_a_damaged_curve_and_a_strange_folder_are_named(tmp_path):
 def test_a_table_is_read_with_numbers_as_numbers_and_names_as_text(tmp_path):
     row = {"system": "007", "better": "yes", "ppl": 1.5, "low": None}
     write_csv(tmp_path / "t.csv", list(row), [row])
-    assert figures.rows(tmp_path / "t.csv") == [row]
+    assert read_csv(tmp_path / "t.csv") == [row]
 
 
 def test_one_call_draws_all_figures_from_files(tmp_path):

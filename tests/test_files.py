@@ -104,3 +104,11 @@ def test_a_name_that_is_taken_is_no_name_in_capitals_either():
         with pytest.raises(ValueError, match="which the reports use themselves: give it another one"):
             files.check_name(name, "sources.corpora", ("all",))
     files.check_name("all", "dialogues.corpora")
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/kept.txt").write_text("old")
+    with pytest.raises(ValueError, match="mine is a folder, expected the name of a file"):
+        files.write_json(tmp_path / "mine", {})
+    assert (tmp_path / "mine/kept.txt").read_text() == "old" and os.listdir(tmp_path) == ["mine"]

@@ -6,7 +6,7 @@ import signal
 import pytest
 from test_finetune import KNOWING, dialogues, pretrained  # noqa: F401 - fixtures
 
-from vikdf import files, generate, schemas, systems
+from vikdf import files, generate, schemas, systems, tracking
 from vikdf.model.respond import Responder
 
 PROMPTED = {"llm": "llm", "tuned": False, "instruction": "what colour", "fractions": ["zero"]}
@@ -24,6 +24,7 @@ def tuned(pretrained, backbones, tmp_path_factory):  # noqa: F811
 @pytest.fixture
 def answer(dialogues, backbones, tuned, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vikdf.tracking.send", lambda folder, store: None)
 
     def answered(output="out.parquet", state_root="state", **changed):
         settings = {"tuned": [tuned], "system": "vikdf", "fraction": "zero", "seed": 1, "entry": KNOWING}
@@ -102,3 +103,6 @@ def test_a_stopped_run_goes_on_with_the_next_chunk(answer, tmp_path, monkeypatch
     answer("stopped.parquet", "stopped")
     assert asked == [8, 8, 5]
     assert files.sha256(tmp_path / "stopped.parquet") == files.sha256(tmp_path / "whole.parquet")
+    [journal] = [tracking.read(path.parent) for path in (tmp_path / "stopped").rglob(tracking.JOURNAL)]
+    assert [line["values"]["answered"] for line in journal if "values" in line] == [8, 16, 21]
+    assert sum("again" in line for line in journal) == 1 and journal[-1]["end"] == "FINISHED"

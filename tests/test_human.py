@@ -1,22 +1,26 @@
 """Human evaluation without a browser: what the sheets hold and hide, which files are refused, and how far raters agree."""
 
+import base64
 import collections
 import csv
+import io
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ratings import DIALOGUES, GIVEN, responses, returned, row, study
+from ratings import DIALOGUES, GIVEN, photograph, responses, returned, row, study
 
 from vikdf import cli, files, schemas
 from vikdf.human import SCALE, agreement
-from vikdf.human.ratings import NAMED
+from vikdf.human.ratings import COLUMNS, NAMED
 from vikdf.human.table import interval, table
 
 GOLD = Path(__file__).resolve().parents[2] / "shared/data/metric_gold/gold_values.json"
+HEAD = ",".join(COLUMNS).encode()  # a CSV without a line
 WIKIPEDIA = [  # counts of 14 raters, 5 categories; statsmodels' test names 0.21
     *([0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]),
     *([7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]),
@@ -94,6 +98,12 @@ def test_each_rater_has_an_order_of_their_own(tmp_path):
     made = study(tmp_path, paths, dialogues=50)
     orders = [[item["dialogue"] for item in rater["items"]] for rater in made["raters"].values()]
     assert len({tuple(order) for order in orders}) == 3 and len({tuple(sorted(order)) for order in orders}) == 1
+    letters = [
+        {item["dialogue"]: tuple(item["systems"]) for item in rater["items"]} for rater in made["raters"].values()
+    ]
+    assert all(
+        one != other for one, other in itertools.combinations(letters, 2)
+    )  # nor is A of a dialogue the same for all
 
 
 def test_the_same_files_and_seed_give_the_same_bytes(tmp_path):
@@ -173,6 +183,36 @@ def test_files_that_cannot_be_compared_are_named(tmp_path, second, said):
         study(tmp_path, [tmp_path / "one.parquet", tmp_path / "two.parquet"], dialogues=2)
 
 
+# ---- pictures
+
+
+def test_a_picture_stands_in_the_page_small_upright_and_without_what_the_camera_wrote(tmp_path):
+    from PIL import Image
+
+    made = study(tmp_path, pictures=photograph(tmp_path / "pictures", DIALOGUES))
+    told = shown(tmp_path, 1)
+    data = base64.b64decode(told["dialogues"][0]["picture"].removeprefix("data:image/jpeg;base64,"))
+    picture = Image.open(io.BytesIO(data))
+    assert picture.size == (320, 640) and not picture.getexif() and not re.search(b"at home|by its owner", data)
+    assert "and the picture?" in told["criteria"][0]["question"] and made["pictures"]
+
+
+def test_without_pictures_relevance_asks_of_the_text_alone_and_the_table_says_so(key, tmp_path):
+    assert "picture" not in shown(tmp_path, 1)["criteria"][0]["question"]
+    assert "Relevance was asked of the text alone" in count(tmp_path, send(tmp_path, key))
+
+
+def test_a_dialogue_without_a_picture_and_a_damaged_picture_are_named(tmp_path):
+    folder = photograph(tmp_path / "pictures", DIALOGUES)
+    (folder / f"{DIALOGUES[2]}.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"{DIALOGUES[2]}.jpg is damaged"):
+        study(tmp_path, pictures=folder)
+    (folder / f"{DIALOGUES[2]}.jpg").unlink()
+    with pytest.raises(ValueError, match=f"lacks the pictures of 1 of the 4 dialogues drawn, such as {DIALOGUES[2]}"):
+        study(tmp_path, pictures=folder)
+    assert not (tmp_path / "human").exists()
+
+
 # ---- what comes back
 
 
@@ -212,11 +252,17 @@ def test_faults_of_all_files_are_told_at_once_and_counted_beyond_some(key, tmp_p
     assert told.count("fluency is missing") == NAMED and f"and {3 * 8 - NAMED} more" in told
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"a,b\n1,2\n", b"\0", b"[]", b'"x"'])
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"a,b\n1,2\n", b"\0", b"[]", b'"x"', HEAD])
 def test_a_file_that_is_none_of_ours_is_a_sentence(key, tmp_path, text):
     paths = send(tmp_path, key)
     paths[1].write_bytes(text)
     assert "ratings-2.json" in refused(tmp_path, paths)
+
+
+def test_a_number_without_end_is_named_with_its_place(key, tmp_path):
+    paths = send(tmp_path, key)
+    paths[1].write_text(paths[1].read_text().replace('"relevance": ', f'"relevance": {"9" * 5000}', 1))
+    assert f"{paths[1]}: dialogue 1, answer A: relevance is " in refused(tmp_path, paths)
 
 
 def test_a_rater_who_sent_nothing_is_named_and_may_be_left_out_by_name(key, tmp_path):
@@ -251,6 +297,7 @@ def test_a_csv_that_a_spreadsheet_program_wrote_anew_counts_the_same(key, tmp_pa
         writer = csv.DictWriter(stream, [*rows[0]], delimiter=";")
         writer.writeheader()
         writer.writerows(reversed(rows))
+        stream.write(";;;;;;\r\n")
     count(tmp_path, [paths[0], tmp_path / "two.csv", paths[2]])
     assert (tmp_path / "table2.csv").read_bytes() == before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import PHONE, opened
-from ratings import HOSTILE, responses, returned, study, wanted
+from ratings import DIALOGUES, HOSTILE, photograph, responses, returned, study, wanted
 
 from vikdf.human.table import table
 from vikdf.means import cell
@@ -167,6 +167,50 @@ def test_backspace_goes_back_a_line_and_the_new_rating_counts(browser, folder, k
     browser.run("localStorage.clear()")
 
 
+def test_a_key_held_down_rates_one_line(browser, folder, key):
+    browser.show(page(folder, 2))
+    pressed = {"type": "keyDown", "key": "5", "text": "5", "code": "Digit5", "windowsVirtualKeyCode": 53}
+    for again in (False, True, True, True):
+        browser.driver.execute_cdp_cmd("Input.dispatchKeyEvent", pressed | {"autoRepeat": again})
+    assert browser.one("#progress").text == "1 of 24 ratings"
+    browser.run("localStorage.clear()")
+
+
+def test_of_a_long_dialogue_the_last_turn_is_in_sight_and_keys_reach_the_others(browser, tmp_path):
+    study(tmp_path, responses(tmp_path, context=[f"turn {number}" for number in range(60)]))
+    browser.show(page(tmp_path, 1))
+    last, box, reached = browser.run(
+        "const it = document.getElementById('said');"
+        "return [it.querySelector('li:last-child').getBoundingClientRect().bottom, it.getBoundingClientRect().bottom, it.tabIndex]"
+    )
+    assert last <= box and reached == 0
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_picture_is_shown_with_its_dialogue_and_grows_when_it_is_pressed(browser, tmp_path, width):
+    study(tmp_path, pictures=photograph(tmp_path / "pictures", DIALOGUES))
+    browser.show(page(tmp_path, 1), width=width)
+    size = "const it = document.querySelector('.picture img'); return [it.naturalWidth, it.offsetWidth]"
+    natural, small = browser.run(size)
+    browser.one(".picture").click()
+    assert natural == 320 and browser.run(size)[1] > 2 * small and browser.too_wide() == 0
+
+
+def test_the_dialogue_that_is_shown_is_told_to_a_screen_reader(browser, folder, key):
+    browser.show(page(folder, 1))
+    browser.run("at('next').click()")
+    told = "return [...document.querySelectorAll('#jumps button')].map(e => e.getAttribute('aria-current'))"
+    assert browser.run(told) == ["false", "true", "false", "false"]
+
+
+def test_a_file_that_the_page_cannot_load_is_a_sentence(browser, folder, key):
+    browser.show(page(folder, 1))
+    for name, text in {"a.json": "sheet,rater", "b.json": "null", "c.json": "{"}.items():
+        (folder / name).write_text(text)
+        browser.one("#load").send_keys(str(folder / name))
+        assert waited(browser, "#warning", f"{name} could not be loaded: it is not what Save ratings gave")
+
+
 def test_a_saved_file_goes_on_in_another_browser_and_that_of_another_sheet_does_not(browser, folder, key):
     browser.show(page(folder, 2))
     some = returned(key, 2)
@@ -179,6 +223,30 @@ def test_a_saved_file_goes_on_in_another_browser_and_that_of_another_sheet_does_
     browser.one("#load").send_keys(str(folder / "some.json"))
     assert waited(browser, "#progress", "23 of 24 ratings")
     browser.run("localStorage.clear()")
+
+
+def test_a_loaded_file_that_rates_otherwise_asks_before_it_replaces(browser, folder, key):
+    from selenium.webdriver.support.expected_conditions import alert_is_present
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.show(page(folder, 2))
+    line, rating = "1-A-relevance", "return ratings['1-A-relevance']"
+    some = returned(key, 2)
+    (folder / "whole.json").write_text(json.dumps(some))
+    other = 1 + mine(some) % 5
+    browser.run(f"ratings['{line}'] = arguments[0]; remember()", other)
+    for answer, expected in (("dismiss", other), ("accept", mine(some))):
+        browser.one("#load").send_keys(str(folder / "whole.json"))
+        alert = WebDriverWait(browser.driver, 5).until(alert_is_present())
+        assert "whole.json rates 1 lines otherwise" in alert.text
+        getattr(alert, answer)()
+        time.sleep(0.2)
+        assert browser.run(rating) == expected
+    browser.run("localStorage.clear()")
+
+
+def mine(told: dict) -> int:
+    return next(row["relevance"] for row in told["ratings"] if (row["dialogue"], row["answer"]) == (1, "A"))
 
 
 def waited(browser, selector: str, text: str) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vikdf.metrics import Answers, bleu, rouge, score, vectors
+from vikdf.metrics import Answers, bleu, score, vectors
 
 GOLD = Path(__file__).parents[2] / "shared/data/metric_gold"
 GLOVE = GOLD.parent / "glove_sample/glove.6B.300d.sample.txt.gz"
@@ -143,8 +143,7 @@ def test_bleu_equals_sacrebleus_values_with_two_references(cut, order, value, di
 
 def test_clipped_matches_equal_sacrebleus_counts():
     answers = Answers(["am I am a character sequence"], [["I am a symbol string sequence a a"]], tokenizer="space")
-    counts = bleu.bleu_counts(answers)
-    assert counts.correct.tolist() == [[4, 2, 1, 0]] and counts.guess.tolist() == [[6, 5, 4, 3]]
+    assert answers.each("correct").tolist() == [[4, 2, 1, 0]] and answers.each("guess").tolist() == [[6, 5, 4, 3]]
 
 
 def test_bleu_of_sacrebleus_counts_gives_its_value():
@@ -157,7 +156,7 @@ def test_bleu_of_sacrebleus_counts_gives_its_value():
     [("testing one two", "testing one", 0.8), ("testing one two", "testing two", 0.8), ("testing one two", "", 0)],
 )
 def test_rouge_l_with_beta_1_equals_google_rouge(target, prediction, expected):
-    each = rouge.rouge_l_each(Answers([prediction], [[target]], tokenizer="space"), beta=1)
+    each = Answers([prediction], [[target]], tokenizer="space").each("rouge_l_f1")
     assert each[0] == pytest.approx(expected)
 
 

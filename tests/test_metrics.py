@@ -39,6 +39,12 @@ def test_words_without_a_vector_have_the_mean_vector():
     assert [found[name] for name in ("average", "extrema", "greedy")] == pytest.approx([100] * 3)
 
 
+def test_of_two_values_as_far_from_0_extrema_takes_the_negative_one():
+    matrix = np.array([[1, 1], [-1, 1]], dtype=np.float32)
+    table = vectors.Vectors("two", "0" * 64, {"up": 0, "down": 1}, matrix, matrix.mean(axis=0, dtype=np.float64))
+    assert values(["up down"], [["down"]], vectors=table)["extrema"] == pytest.approx(100)
+
+
 def test_perplexity_is_that_of_the_whole_corpus_per_token_and_per_word():
     nll, tokens = np.array([6.0, 3.0]), np.array([5, 2])
     found = values(["x", "y"], [["two words"], ["and three more"]], nll=nll, tokens=tokens)
@@ -75,7 +81,7 @@ def test_ead_says_the_size_of_its_vocabulary():
     found = score(Answers(["red red blue", "red"], [["red green blue", "the blue red"]]))
     # N = 2 of C = 4 words; V = 3 (red, green, blue): 2 / (3 (1 - (2/3)^4))
     assert found["ead1"].value == pytest.approx(100 * 2 / (3 * (1 - (2 / 3) ** 4)))
-    assert "V:3-in-references" in found["ead1"].signature.split("|")
+    assert "V:3-of-references" in found["ead1"].signature.split("|")
     alone = values(["", "red"], [[""], ["red"]])
     assert (alone["ead1"], alone["ead2"]) == (100, 0)
 
@@ -139,7 +145,7 @@ def test_progress_comes_on_the_standard_error_and_only_where_it_takes_long(monke
     monkeypatch.setattr(words, "DELAY", 0)
     score(Answers(["x"], [["y"]]))
     told = capsys.readouterr()
-    assert told.out == "" and "words: " in told.err and "ROUGE-L: " in told.err
+    assert told.out == "" and "scores: " in told.err and "n-grams: " in told.err
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +170,7 @@ def test_similarity_equals_plain_code_text_by_text(encoder):
     loaded = similarity.load(encoder)
     said = ["the red cat", "", "a dog runs", "dog " * 200]
     meant = [["the cat", "x", "a dog runs", "cat"], ["red", "y", "no", "dog dog"]]
-    each = similarity.similarity_each(Answers(said, meant, encoder=loaded))
+    each = Answers(said, meant, encoder=loaded).each("similarity")
 
     def states(text):
         ids = loaded.tokenizer(text)["input_ids"]

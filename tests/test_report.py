@@ -7,8 +7,8 @@ from pathlib import Path
 import pages
 import pytest
 
-from vikdf import schemas, significance, tracking
-from vikdf.means import METRICS, write_csv
+from vikdf import schemas, tracking
+from vikdf.means import METRICS, lower_is_better, read_csv, write_csv
 from vikdf.report import compare, cost, examples, extras, pictures, probe, rows, table
 from vikdf.report.__main__ import report
 
@@ -56,11 +56,6 @@ class Cells(HTMLParser):
             self.cells[-1][1] += data
 
 
-def test_the_made_up_tables_have_the_columns_of_the_real_ones():
-    assert pages.SIGNIFICANCE == significance.SIGNIFICANCE
-    assert pages.INTERVALS == significance.INTERVALS and pages.PAIRS == significance.PAIRS
-
-
 def test_every_value_of_table_1_stands_in_the_page(made):
     texts = [text for _, text in Cells(made()).cells]
     wanted = [f"{row[name]:.2f}" for row in pages.table1(1) for name in METRICS]
@@ -91,10 +86,9 @@ def test_with_several_seeds_spreads_and_intervals_over_seeds_are_there(made):
 
 
 def test_the_first_system_is_held_against_the_best_and_against_the_best_with_as_much_data():
-    means, alpha = pages.table1(1), {"systems": pages.SYSTEMS, "controls": pages.CONTROLS, "alpha": 0.05}
-    ranges = pages.intervals(means, 1)
-    tests = pages.pairs(ranges)
-    reddit, chat = table.glance(means, pages.significance(means), tests, ranges, alpha)
+    means, about = pages.table1(1), {"systems": pages.SYSTEMS, "controls": pages.CONTROLS, "alpha": 0.05}
+    tests = pages.pairs(pages.intervals(means, 1))
+    reddit, chat = table.glance(means, pages.significance(means), tests, about)
     zero = chat["lines"][-1]
     assert (zero["data"], zero["leads"], zero["sure"], zero["behind"]) == ("zero", 7, 6, "PPL")
     assert zero["alike"] == {"of": 8, "leads": 7, "sure": 7}  # of PPL lower is better, and vikdf's is higher
@@ -110,7 +104,9 @@ def test_the_first_system_is_held_against_the_best_and_against_the_best_with_as_
         }
         for row in tests
     ]
-    assert table.glance(means, pages.significance(means), turned, ranges, alpha)[1]["lines"][-1] == zero
+    assert table.glance(means, pages.significance(means), turned, about)[1]["lines"][-1] == zero
+    doubtful = [row | {"significant": "no"} for row in tests]  # whatever p is: seeds or another interval disagree
+    assert table.glance(means, pages.significance(means), doubtful, about)[1]["lines"][-1]["alike"]["sure"] == 0
 
 
 def test_what_a_stranger_wrote_is_text(made):
@@ -173,19 +169,19 @@ def test_a_system_that_lacks_an_item_is_an_error(tmp_path):
 
 def test_each_pair_of_the_matrix_stands_once_with_its_own_rows(tmp_path):
     arguments = pages.written(tmp_path)
-    data = compare.compare(rows.read(arguments["intervals"]), rows.read(arguments["pairs"]), pages.CONTROLS, 0.05)
-    chat = next(task for task in data["tasks"] if task["name"] == "image_chat")
+    tasks = compare.compare(read_csv(arguments["intervals"]), read_csv(arguments["pairs"]), pages.CONTROLS)
+    chat = next(task for task in tasks if task["name"] == "image_chat")
     ppl = next(metric for metric in chat["metrics"] if metric["name"] == "ppl")
     assert ppl["lower"] and len(ppl["rows"]) == 9 and len(ppl["pairs"]) == 36
-    for a, b, difference, _, _ in ppl["pairs"]:
+    for a, b, difference, *_ in ppl["pairs"]:
         assert difference == pytest.approx(ppl["rows"][a][2] - ppl["rows"][b][2], abs=1e-3)
     assert [row[0] for row in ppl["rows"] if row[7]] == ["random", "shuffled"]
-    assert compare.lower_is_better("color_cloze_rank_heldout") and not compare.lower_is_better("bleu1")
+    assert lower_is_better("color_cloze_rank_heldout") and not lower_is_better("bleu1")
 
 
 def test_the_probe_has_shares_intervals_controls_and_the_guess(tmp_path):
     arguments = pages.written(tmp_path)
-    held_out, seen = probe.kinds(rows.read(arguments["probed"]), rows.read(arguments["intervals"]), pages.CONTROLS)
+    held_out, seen = probe.kinds(read_csv(arguments["probed"]), read_csv(arguments["intervals"]), pages.CONTROLS)
     first = held_out["rows"][0]
     assert held_out["looks"] == ["colour", "place"] and first["cells"][0]["range"] == "0.85 … 0.95"
     assert (first["cells"][0]["text"], first["cells"][0]["floor"]) == ("0.90", 15.0)
@@ -242,7 +238,13 @@ def test_peoples_ratings_stand_with_their_intervals_and_agreement(made, tmp_path
         "dialogues": 100,
     }
     write_csv(tmp_path / "table2.csv", names, [line, whole])
-    cells = [said for _, said in Cells(made(extra=[tmp_path / "table2.csv"])).cells]
+    paper = tmp_path / "paper" / "table2.csv"
+    paper.parent.mkdir()
+    paper.write_text("method,relevance,kappa\nZRIGF,3.55,0.57\nVIKDF,3.84,0.59\n")
+    given = pages.written(tmp_path, 1)["reported"]
+    text = made(extra=[tmp_path / "table2.csv"], reported=[*given, paper])
+    cells = [said for _, said in Cells(text).cells]
+    assert "3.84" in cells and '<tr class="reported-rows"><th scope="row">ZRIGF</th>' in text and "VIKDF" not in cells
     assert "3.50 (3.25 … 3.75)" in cells and "0.60" in cells and "0.55" in cells
 
 
@@ -275,10 +277,11 @@ def test_a_missing_or_damaged_table_is_named_with_its_cure(made, tmp_path):
         made(pairs=tmp_path / "none.csv")
     (tmp_path / "odd.csv").write_bytes(b"task,metric\n\xff\xfe,1\n")
     with pytest.raises(ValueError, match=r"odd\.csv is damaged .* delete it and run"):
-        rows.read(tmp_path / "odd.csv")
-    (tmp_path / "short.csv").write_text("task,metric,value\nreddit,bleu1\n")
-    with pytest.raises(ValueError, match=r"short\.csv is damaged"):
-        rows.read(tmp_path / "short.csv")
+        read_csv(tmp_path / "odd.csv")
+    for row in ("reddit,bleu1", "reddit,bleu1,many", "reddit,bleu1,1,2"):
+        (tmp_path / "bad.csv").write_text(f"task,metric,value\n{row}\n")
+        with pytest.raises(ValueError, match=r"bad\.csv is damaged"):
+            read_csv(tmp_path / "bad.csv")
 
 
 def test_two_drawings_share_no_name_and_keep_their_own_references(tmp_path):
@@ -321,5 +324,5 @@ def test_numbers_are_said_as_people_say_them():
 
 
 def test_the_papers_own_tables_are_read_whole():
-    reported = rows.read(ROOT / "data/reported/table1.csv")
+    reported = read_csv(ROOT / "data/reported/table1.csv")
     assert len(reported) == 22 and reported[-1]["bleu1"] == 15.35 and reported[3]["ppl"] is None

@@ -104,6 +104,30 @@ def test_the_arrow_keys_move_in_the_matrix_and_tell_the_pair(window, page):
     assert window.one("#chance-told").text.startswith("vikdf (zero) 67.10 against vikdf (eighth)")
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_lies_over_the_matrix_before_a_pair_is_chosen(window, page, width):
+    window.show(page, width=width)
+    window.run(
+        "scrollTo(0, scrollY + document.querySelector('.matrix').getBoundingClientRect().top - innerHeight + 200)"
+    )
+    below = "return document.querySelector('#chance-told').getBoundingClientRect().top"
+    below += " - document.querySelector('.matrix').getBoundingClientRect().bottom"
+    assert window.run(below) >= 0
+    window.run("document.querySelector('.pair[tabindex=\"0\"]').focus({preventScroll: true})")
+    inside = "return document.querySelector('#chance-told').getBoundingClientRect().bottom - innerHeight"
+    assert window.run(inside) <= 0  # then it is in sight, whatever is seen of the matrix
+    choose(window, "#chance-metric", "PPL")
+    assert window.run(below) >= 0
+
+
+def test_a_drawing_on_a_phone_is_as_wide_as_its_text_needs_and_the_page_is_not(window, page):
+    window.show(page, width=PHONE)
+    widths = window.run(
+        "return [...document.querySelectorAll('.drawing svg')].map(each => each.getBoundingClientRect().width)"
+    )
+    assert widths and min(widths) >= 480 and window.too_wide() == 0
+
+
 def test_a_search_finds_answers_and_stands_out(window, page):
     window.show(page)
     window.one("#find").send_keys("truck 17")
@@ -163,7 +187,8 @@ def test_each_heading_of_the_menu_leads_to_its_section(window, page):
 
 def test_print_is_light_without_buttons_and_with_no_table_cut_off(window, page):
     window.show(page, dark=True)
-    window.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]  # not every browser prints as if it were light
+    window.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
     assert window.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert shown(window, "nav, .tools, button#theme, #more") == []
     assert set(

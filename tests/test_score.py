@@ -86,6 +86,9 @@ def test_a_blank_line_among_several_references_is_no_reference_and_is_counted(fi
     two = scored(files, "--references", files("R2.txt", ["", "", "", " ", ""]), "--vectors", vectors)
     assert "R2.txt: 5 blank lines: these items have one reference fewer" in capsys.readouterr().err
     assert values(two) == values(scored(files, "--vectors", vectors))
+    short = ["i am", "", "", "", ""]  # BLEU asks for the reference closest in length: a blank one would be it
+    blank = ("--references", files("R2.txt", [" "] * 5))
+    assert values(scored(files, *blank, own=short)) == values(scored(files, own=short))
 
 
 @pytest.mark.parametrize("form", ["\r\n", "no last end", "bom"])
@@ -115,8 +118,21 @@ def test_examples_are_written_beside_and_the_standard_output_is_the_result_alone
     rows = schemas.read(tmp_path / "each.parquet", schemas.EXAMPLES).to_pylist()
     assert [row["hypothesis"] for row in rows] == OWN and [row["reference"] for row in rows] == REAL
     assert {(row["system"], row["task"], row["data"], row["seed"]) for row in rows} == {("H", "text", "given", 3)}
+    assert {row["scored_with"] for row in rows} == {"|".join(found["signatures"]["bleu1"].split("|")[4:6] + ["refs:1"])}
     assert rows[0]["id"] == "line-000000001" and [row["tokens"] for row in rows] == [3, 1, 2, 2, 1]
     assert 100 * np.mean([row["rouge_l"] for row in rows]) == pytest.approx(found["rouge_l"], abs=1e-6)
+
+
+def test_what_was_scored_with_other_vectors_or_words_cannot_be_compared(files, vectors, tmp_path, capsys):  # noqa: F811
+    texts = ("--hypotheses", files("H.txt", OWN), "--references", files("R.txt", REAL))
+    made = {"a": (), "b": ("--vectors", vectors), "c": ("--tokenizer", "space")}
+    for name, more in made.items():
+        said(*texts, *more, "--examples", tmp_path / f"{name}.parquet")
+    for other, tools in (("b", "vectors:"), ("c", "tok:space")):
+        with pytest.raises(SystemExit):
+            cli.main(["compare", "--a", str(tmp_path / "a.parquet"), "--b", str(tmp_path / f"{other}.parquet")])
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "was scored with" in told and tools in told
 
 
 def test_without_json_it_is_a_table_with_signatures_and_with_reasons_in_place_of_what_is_missing(files):
@@ -164,6 +180,7 @@ SICK = {  # what is wrong -> (the file, what it holds, what is said)
         "{R}, line 2: byte 0xef is not UTF-8; if it is Latin-1",
     ),
     "UTF-16": ("H", "\n".join(OWN).encode("utf-16"), "{H} is UTF-16, expected UTF-8: `iconv"),
+    "gzipped": ("R", b"\x1f\x8b\x08\x00rest", "{R} is gzipped, expected text: `gunzip"),
     "NUL": ("H", b"a\nb\0c\nd\n", "{H}, line 2: a NUL character, expected text"),
     "only blank": ("R", [" "] * 5, "{R}: every line is blank: expected a reference for each answer"),
     "NLL of other lines": ("N", NLL[:3], "H.txt has 5 lines, but {N} has 3"),
@@ -196,6 +213,16 @@ def test_a_file_that_is_not_there_is_named(flag, files, tmp_path, capsys):
         cli.main(["score", *(str(word) for pair in given.items() for word in pair)])
     out, err = capsys.readouterr()
     assert (stop.value.code, out) == (1, "") and f"{tmp_path / 'gone'} " in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["folder.parquet", "H.txt"])
+def test_examples_never_take_the_place_of_a_folder_or_of_a_text(name, files, tmp_path, capsys):
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "folder.parquet/kept").write_text("x")
+    with pytest.raises(SystemExit):
+        scored(files, "--examples", tmp_path / name)
+    assert f"{name}: expected a file whose name ends in .parquet" in capsys.readouterr().err
+    assert (tmp_path / "folder.parquet/kept").exists() and (tmp_path / "H.txt").read_text().splitlines() == OWN
 
 
 def test_a_filter_that_leaves_no_answer_is_said(files, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from drawn import answers, question, questions
 from scipy.stats import ttest_1samp
 
 from vikdf import cli, schemas
-from vikdf.significance import INTERVALS, PAIRS, SIGNIFICANCE, significance, told_apart
-from vikdf.statistics.corpus import TESTED
+from vikdf.marks import told_apart
+from vikdf.significance import INTERVALS, PAIRS, SIGNIFICANCE, significance
+from vikdf.statistics.corpus import SUBSAMPLED, TESTED
 from vikdf.statistics.notes import below_table
 from vikdf.statistics.permutation import holm
 from vikdf.statistics.seeds import one_sample
@@ -129,10 +131,11 @@ def test_pairs_are_every_two_rows_once_and_intervals_every_row(made):
     pairs, own = lines(folder / "pairs.csv"), lines(folder / "intervals.csv")
     assert len(pairs) == 10 * len(TESTED) and {row["metric"] for row in pairs} == set(TESTED)
     assert (pairs[0]["a"], pairs[0]["a_data"], pairs[0]["b"], pairs[0]["b_data"]) == ("vikdf", "full", "vikdf", "zero")
-    assert {row["method"] for row in own if row["metric"].startswith("dis")} == {"subsampling"}
-    assert {row["method"] for row in own if not row["metric"].startswith("dis")} == {"bootstrap"}
+    assert {row["method"] for row in own if row["metric"] in SUBSAMPLED} == {"subsampling"}
+    assert {row["method"] for row in own if row["metric"] not in SUBSAMPLED} == {"bootstrap"}
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in of(own, metric="rouge_l"))
-    assert {"bleu4", "rouge_l_f1"} <= {row["metric"] for row in own} and "similarity" not in {r["metric"] for r in own}
+    names = {row["metric"] for row in own}
+    assert {"bleu4", "rouge_l_f1", "ead2", "mean_length", "empty"} <= names and "similarity" not in names
 
 
 def test_the_probe_has_intervals_over_nouns_and_pairs(tmp_path):
@@ -205,6 +208,27 @@ def test_compare_says_of_any_two_systems_what_the_table_says(made, capsys, tmp_p
     assert (found["rouge_l"]["better"], found["rouge_l"]["significant"]) == ("a", "yes")
     page = compared(capsys, *files)
     assert "image_chat: a = vikdf (full), b = llm_lora (zero); 60 examples, seeds: 1" in page and "One seed" in page
+
+
+def test_systems_that_were_scored_with_other_tools_are_not_compared(tmp_path, capsys):
+    random, paths = np.random.default_rng(4), {}
+    for system, tools in (
+        ("vikdf", "tok:nltk-3.9|vectors:one@a1|refs:1"),
+        ("fresh", "tok:nltk-3.9|vectors:two@b2|refs:1"),
+    ):
+        paths[system] = tmp_path / f"{system}.parquet"
+        table = answers(random, 20, system=system, scored_with=[tools] * 20)
+        schemas.write(table, paths[system], schemas.EXAMPLES)
+    said = "vikdf (zero) (seed 1) was scored with vectors:one@a1, but {}fresh (zero) (seed 1) with vectors:two@b2: score both again"
+    with pytest.raises(ValueError, match=re.escape(said.format(""))):
+        significance(
+            examples=list(paths.values()), output=tmp_path, systems=SYSTEMS, controls=CONTROLS, statistics=SETTINGS
+        )
+    assert not (tmp_path / "significance.csv").exists()
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--a", str(paths["vikdf"]), "--b", str(paths["fresh"])])
+    told = capsys.readouterr().err
+    assert said.format("b: ") in told and told.count("\n") == 1
 
 
 def test_compare_names_what_cannot_be_compared(made, capsys, tmp_path):

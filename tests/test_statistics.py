@@ -1,14 +1,17 @@
 """statistics: sums of counts against the metrics themselves, tests and intervals against plain loops, Holm by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from drawn import answers, of_rows, question, questions, table, texts
 
 from vikdf import examples, metrics, probe
+from vikdf.metrics.distinct import normalised
 from vikdf.metrics.vectors import load
 from vikdf.statistics import corpus as corpora
 from vikdf.statistics import draws
-from vikdf.statistics.corpus import TESTED, WRITTEN, written
+from vikdf.statistics.corpus import SUBSAMPLED, TESTED, WRITTEN, written
 from vikdf.statistics.intervals import PART, between, replicates
 from vikdf.statistics.permutation import holm, permuted
 from vikdf.statistics.seeds import t_interval
@@ -50,6 +53,16 @@ def plain(given, places, vectors) -> dict[str, float]:
     return {name: score.value for name, score in metrics.score(scored(*chosen, vectors)).items()}
 
 
+def distinct(given, places) -> dict[str, float]:
+    """Dis-2 and EAD-1 of some answers by sets, V from all references."""
+    cut, known = [normal.split() for normal in normalised(given[0])], normalised(given[1])
+    size = len({word for text in known for word in text.split()})
+    words = [word for place in places for word in cut[place]]
+    pairs = [pair for place in places for pair in zip(cut[place], cut[place][1:], strict=False)]
+    random = size * (1 - ((size - 1) / size) ** len(words))
+    return {"dis2": 100 * len(set(pairs)) / len(pairs), "ead1": 100 * len(set(words)) / random}
+
+
 def values(corpus, row=0) -> dict[str, float]:
     return dict(zip(corpus.metrics, corpus.values()[row].mean(axis=0), strict=True))
 
@@ -58,7 +71,7 @@ def test_sums_of_counts_give_what_the_metrics_give(vectors):
     given, rows = system(np.random.default_rng(1), 80, vectors)
     found = values(written("reddit", of_rows({"a": [rows]})))
     wanted = plain(given, np.arange(80), vectors)
-    assert set(TESTED) <= set(wanted)
+    assert {*TESTED, *SUBSAMPLED, "mean_length", "empty"} <= set(wanted)
     assert {name: found[name] for name in WRITTEN if name in wanted} == pytest.approx(
         {name: wanted[name] for name in WRITTEN if name in wanted}, rel=1e-7
     )
@@ -101,20 +114,21 @@ def test_a_bootstrap_sample_is_scored_as_the_metrics_score_it(vectors):
     found = replicates(corpus, 8, seed=2)[:, 0]
     for random, row in zip(np.concatenate(list(draws.blocks(corpus, 8, 2))), found, strict=True):
         wanted = plain(given, (random * 15).astype(int), vectors)
-        kept = [name for name in WRITTEN if name in wanted and not name.startswith("dis")]
+        kept = [name for name in WRITTEN if name in wanted and name not in SUBSAMPLED]
         assert {name: row[WRITTEN.index(name)] for name in kept} == pytest.approx(
             {name: wanted[name] for name in kept}, rel=1e-6
         )
 
 
-def test_a_subsample_of_dis_n_is_the_one_of_a_plain_loop(vectors):
+@pytest.mark.parametrize("name", ["dis2", "ead1"])
+def test_a_subsample_of_dis_n_is_the_one_of_a_plain_loop(vectors, name):
     given, rows = system(np.random.default_rng(6), 20, vectors)
     corpus = written("reddit", of_rows({"a": [rows]}))
-    place = WRITTEN.index("dis2")
+    place = WRITTEN.index(name)
     few = int(PART * 20)
     random = np.concatenate(list(draws.blocks(corpus, 9, 2)))
-    each = np.array([plain(given, np.argsort(r)[:few], vectors)["dis2"] for r in random])
-    wanted = values(corpus)["dis2"] * (1 + (each / each.mean() - 1) * np.sqrt(few / (20 - few)))
+    each = np.array([distinct(given, np.argsort(r)[:few])[name] for r in random])
+    wanted = values(corpus)[name] * (1 + (each / each.mean() - 1) * np.sqrt(few / (20 - few)))
     assert replicates(corpus, 9, seed=2)[:, 0, place] == pytest.approx(wanted)
 
 
@@ -146,6 +160,22 @@ def test_a_system_without_nll_has_no_perplexity_and_all_the_rest():
     p = dict(zip(WRITTEN, permuted(corpus, [(0, 1)], 99, 1)[1][0], strict=True))
     assert np.isnan([p["ppl"], p["ppl_per_word"]]).all()
     assert np.isfinite([p[name] for name in TESTED if "ppl" not in name]).all()
+
+
+def test_a_swap_that_leaves_a_side_without_a_value_counts_against_a_difference():
+    """One states a value of every noun, right of two; the other of one noun, wrongly: half of the swaps leave it none."""
+    rows = {"a": [question(n, f"n{n}", n in (4, 5)) for n in range(6)]}
+    rows |= {"b": [question(n, f"n{n}", False, stated=n == 0) for n in range(6)]}
+    (corpus,) = corpora.probed("probe", of_rows({name: [questions(each)] for name, each in rows.items()}))
+    found, p = permuted(corpus, [(0, 1)], 4000, 1)
+    place = corpus.metrics.index("color_accuracy_heldout")
+    sides = [[[(n in (4, 5), True) for n in range(6)], [(False, n == 0) for n in range(6)]]] * 64
+    differences = []
+    for swap, (one, other) in zip(itertools.product((0, 1), repeat=6), sides, strict=True):
+        ours, others = zip(*[(other[n], one[n]) if s else (one[n], other[n]) for n, s in enumerate(swap)], strict=True)
+        (r1, s1), (r2, s2) = (tuple(map(sum, zip(*side, strict=True))) for side in (ours, others))
+        differences.append(abs(r1 / s1 - r2 / s2) if s1 and s2 else np.inf)
+    assert p[0, place] == pytest.approx(np.mean(np.array(differences) >= abs(found[0, place]) - 1e-9), abs=0.03)
 
 
 def test_more_questions_about_the_same_nouns_do_not_make_an_interval_narrower():
@@ -184,3 +214,13 @@ def test_the_t_interval_is_the_one_calculated_by_hand():
     # mean 2, standard deviation 1, t(0.975; 2) = 4.302653: 2 -+ 4.302653 / sqrt(3)
     assert t_interval([1.0, 2.0, 3.0], 0.95) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
     assert t_interval([1.0], 0.95) == (None, None)
+
+
+def test_of_several_references_ead_is_left_out_since_the_table_has_the_first_alone():
+    random = np.random.default_rng(3)
+    for count, known in ((1, True), (2, False)):
+        with_what = [f"tok:space|case:kept|refs:{count}"] * 40
+        rows = {"vikdf": [answers(random, 40, scored_with=with_what)]}
+        corpus = written("reddit", of_rows(rows))
+        found = dict(zip(corpus.metrics, corpus.values()[0, 0], strict=True))
+        assert {np.isfinite(found[name]) for name in ("ead1", "ead2")} == {known} and np.isfinite(found["dis1"])

@@ -47,6 +47,14 @@ def test_means_and_spread_are_those_over_seeds(made):
     assert row["ppl_per_word"] == "11.0000"
 
 
+def test_every_form_of_the_table_prints_what_the_csv_rounds_to(made):
+    folder = made([scores("vikdf", "zero", 1, 0.24496)])  # BLEU-1 is 1.24496, in the csv 1.2450
+    printed = f"{float(lines(folder / 'table1.csv')[0]['bleu1']):.2f}"
+    for name in ("table1.md", "table1.tex"):
+        row = next(line for line in (folder / name).read_text().splitlines() if "vikdf" in line and "zero" in line)
+        assert printed in row, name
+
+
 def test_one_seed_has_no_spread(made):
     assert lines(made([scores("vikdf", "zero", 1, 1.0)]) / "table1.csv")[0]["bleu1_sd"] == ""
 

@@ -68,7 +68,8 @@ def _side(side: str, tables: dict) -> dict[str, tuple]:
 
 
 def _lines(study) -> list[dict]:
-    from vikdf.significance import told_apart, versus
+    from vikdf.marks import told_apart
+    from vikdf.significance import versus
     from vikdf.statistics.permutation import holm
 
     corpus, alpha = study.corpus, study.statistics["alpha"]

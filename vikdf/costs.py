@@ -1,13 +1,14 @@
 """What each run cost: cost.csv, from the journals that every tracked job leaves in `state`.
 
-In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, evaluate and the tables. Out: cost.csv, a row a run:
-stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb, gpu_memory_mb, device, status.
+In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables.
+Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb, gpu_memory_mb, device, status.
 Run: python -m vikdf.costs --state-root state --output results/cost.csv (the rule `cost`)
 
 Seconds are wall time in which a job was at work: a run that was stopped and went on counts its stretches, not the pause
-between them. Rows a second are those of its steps over these seconds, so steps that were lost and done again slow it.
+between them. Rows a second are those of its steps (of generate: its answers) over these seconds, so steps that were lost and done
+again slow it.
 Memory is the last stretch's. Of runs with one name, such as those of other params, the newest counts.
-Stages without a journal (sources, filter, caption, shards, dialogues, generate) are not in the table.
+Stages without a journal (sources, filter, caption, shards, dialogues) are not in the table.
 The one table that two equal runs write differently: it tells of the machine.
 """
 
@@ -65,8 +66,9 @@ def cost(lines: list[dict]) -> dict | None:
     head, end = lines[0], next((line for line in lines if "end" in line), {})
     seconds, again = tracking.seconds(lines), sum("again" in line for line in lines)
     steps = max((line.get("step", 0) for line in lines), default=0) or _number(head["params"], "steps")
-    batch = _batch(head["params"])
-    rate = steps * batch / seconds if steps and batch and seconds > 0 else None
+    answered = max((line["values"].get("answered", 0) for line in lines if "values" in line), default=0)
+    rows = answered or (steps or 0) * (_batch(head["params"]) or 0)
+    rate = rows / seconds if rows and seconds > 0 else None
     return {
         "stage": head["stage"], "run": head["name"], "began": head["time"], "seconds": seconds, "stretches": 1 + again,
         "steps": int(steps) if steps else None, "rows_per_second": rate, "peak_memory_mb": end.get("peak_memory_mb"),

@@ -55,7 +55,7 @@ def evaluate(
             measured, lines = probe.measures(items), rows_of.probed(asked, items)
         else:
             answers = answers_of(asked, table, tokenizer, *encoders)
-            measured, lines = written(answers), rows_of.written(asked, answers)
+            lines, measured = rows_of.written(asked, answers), written(answers)
         scores += [head | measure | {"value": round(measure["value"], rows_of.DIGITS)} for measure in measured]
         each += lines
     schemas.write(each, examples, schemas.EXAMPLES)

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from vikdf import files, flags, tracking
 from vikdf.figures import style
-from vikdf.means import LOWER_IS_BETTER, read, write_csv
+from vikdf.means import lower_is_better, read, write_csv
 from vikdf.statistics.seeds import t_interval
 from vikdf.typeset import markdown
 
@@ -90,7 +90,7 @@ def contrast(key: str, pair: dict, name: str, values: dict, seeds: list, confide
     differences = [a[seed][name] - b[seed][name] for seed in both]
     low, high = t_interval(differences, confidence)
     apart = low is not None and (low > 0 or high < 0)
-    better = -fmean(differences) if name in LOWER_IS_BETTER or "cloze_rank" in name else fmean(differences)
+    better = -fmean(differences) if lower_is_better(name) else fmean(differences)
     return {
         "contrast": key, "question": pair["question"], "a": pair["a"], "b": pair["b"], "metric": name,
         "mean_a": fmean(a[seed][name] for seed in both), "mean_b": fmean(b[seed][name] for seed in both),

@@ -9,35 +9,23 @@ vikdf.score.
 import numpy as np
 
 from vikdf import metrics
-from vikdf.metrics import bleu, embedding, rouge, similarity
 
 DIGITS = 9  # beyond these another CPU may differ; the files shall not
 HEAD = ("id", "task", "system", "data", "seed", "context", "reference", "hypothesis", "nll", "tokens")
+COUNTS = ("correct", "guess", "hypothesis_words", "reference_words")
+SHARES, VECTORS, ENCODER = ("rouge_l", "rouge_l_f1"), ("average", "extrema", "greedy"), ("similarity",)
 
 
 def written(rows: list[dict], answers: metrics.Answers) -> list[dict]:
     """Rows of a task that is scored by what was written."""
-    counts = bleu.bleu_counts(answers)
-    columns = {
-        "correct": counts.correct.astype(int).tolist(),
-        "guess": counts.guess.astype(int).tolist(),
-        "hypothesis_words": counts.hypothesis.tolist(),
-        "reference_words": counts.reference.tolist(),
-    }
-    columns |= {name: np.round(values, DIGITS).tolist() for name, values in _shares(answers).items()}
-    return [_head(row) | {name: column[i] for name, column in columns.items()} for i, row in enumerate(rows)]
-
-
-def _shares(answers: metrics.Answers) -> dict[str, np.ndarray]:
-    """Name -> [N], 0 to 1: what each example scores on its own."""
-    shares = {"rouge_l": rouge.rouge_l_each(answers, beta=1.2), "rouge_l_f1": rouge.rouge_l_each(answers, beta=1)}
-    if answers.vectors is not None:
-        shares["average"] = embedding.average_each(answers)
-        shares["extrema"] = embedding.extrema_each(answers)
-        shares["greedy"] = embedding.greedy_each(answers)
-    if answers.encoder is not None:
-        shares["similarity"] = similarity.similarity_each(answers)
-    return shares
+    columns = {name: answers.each(name).tolist() for name in COUNTS}
+    shares = [*SHARES, *(VECTORS if answers.vectors is not None else ()), *(ENCODER if answers.encoder else ())]
+    columns |= {name: np.round(answers.each(name), DIGITS).tolist() for name in shares}
+    with_what = answers.scored_with
+    return [
+        _head(row) | {"scored_with": with_what} | {name: column[i] for name, column in columns.items()}
+        for i, row in enumerate(rows)
+    ]
 
 
 def probed(rows: list[dict], items: list[dict]) -> list[dict]:

@@ -64,7 +64,9 @@ def _clear(folder: Path) -> None:
 
 
 def put(aside: Path, path: Path) -> None:
-    """What was written aside takes the place of `path`."""
+    """What was written aside takes the place of `path`; a file never that of a folder, which may hold anything."""
+    if path.is_dir() and not aside.is_dir():
+        raise ValueError(f"{path} is a folder, expected the name of a file: name another, or move the folder away")
     _flush(aside)
     if path.is_dir():
         shutil.rmtree(path)

@@ -52,7 +52,7 @@ def answer(answerer, rows: list[dict], decoding: dict, batch: int) -> list[dict]
     return made
 
 
-def answer_all(work, load, rows: list[dict], decoding: dict, batch: int) -> list[dict]:
+def answer_all(work, load, rows: list[dict], decoding: dict, batch: int, journal) -> list[dict]:
     """All rows in chunks of like length, longest first; chunks that are there already are read, not repeated."""
     from tqdm import tqdm
 
@@ -67,6 +67,7 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int) -> list
             if not part.exists():
                 answerer = answerer or load()
                 files.write_json(part, answer(answerer, [rows[i] for i in places], decoding, batch))
+                journal.log(number, {"answered": min((number + 1) * CHUNK, len(rows))})
             for i, values in zip(places, files.read_json(part), strict=True):
                 made[i] = values
             bar.set_postfix({"dialogues": len(places)})
@@ -87,13 +88,13 @@ def loader(entry: dict, system: str, tuned: Path | None, backbones: Path, precis
     return load
 
 
-def table(work, load, paths: dict[str, Path], wanted: dict[str, str], product: Path | None, params: dict) -> list[dict]:
+def table(work, load, paths: dict[str, Path], wanted: dict, product: Path | None, params: dict, journal) -> list[dict]:
     """The rows of RESPONSES; wanted: task -> what table 1 calls the data that the system was tuned on."""
     from vikdf import place
 
     rows = [row for path in paths.values() for row in asked(path)]
     with place.autocast(params["precision"]):
-        made = answer_all(work, load, rows, params["decoding"], params["batch"])
+        made = answer_all(work, load, rows, params["decoding"], params["batch"], journal)
     count = sum(files.read_json(product / "tuned.json").values()) if product else 0
     same = {"system": params["system"], "images": IMAGES, "seed": params["seed"], "tuned_params": count}
     return [
@@ -143,9 +144,11 @@ def generate(
     with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
         if not work.finished:
             load = loader(entry, system, product, backbones, precision)
-            made = table(work, load, paths, wanted, product, params)
-            with work.finish() as aside:
-                schemas.write(made, aside / "responses.parquet", schemas.RESPONSES)
+            tags = {"system": system, "fraction": fraction, "seed": seed}
+            with work.tracked(f"generate-{system}-{fraction}-s{seed}", params, tags) as journal:
+                made = table(work, load, paths, wanted, product, params, journal)
+                with work.finish() as aside:
+                    schemas.write(made, aside / "responses.parquet", schemas.RESPONSES)
         work.export(output, "responses.parquet")
 
 

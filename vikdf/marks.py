@@ -1,4 +1,6 @@
-"""What is marked in Table 1: rows of table1.csv and of significance.csv in, {(task, system, data, metric): marks} out.
+"""What is marked in Table 1, and which differences are more than chance.
+
+In: rows of table1.csv and of significance.csv. Out: {(task, system, data, metric): marks}.
 
     marks(rows, verdicts, controls, alpha)["image_chat", "vikdf", "zero", "bleu1"]  ->  {"best", "significant"}
 
@@ -10,7 +12,7 @@ paper_only    better, and the paper's one-sample t-test over seeds alone would c
 
 from pathlib import Path
 
-from vikdf.means import LOWER_IS_BETTER, METRICS, PER_WORD, cell
+from vikdf.means import METRICS, PER_WORD, cell, lower_is_better
 
 VERDICTS = ["task", "block", "metric", "system", "data", "value", "other", "better", "significant", "p_paper"]
 RANGES = ["task", "system", "data", "metric", "value", "low", "high", "method", "t_low", "t_high"]
@@ -31,7 +33,7 @@ def marks(rows: list[dict], verdicts: list[dict], controls, alpha: float) -> dic
         if key in found and verdict["better"] == "yes":
             if verdict["significant"] == "yes":
                 found[key].add("significant")
-            elif verdict["p_paper"] not in ("", None) and float(verdict["p_paper"]) < alpha:
+            elif verdict["p_paper"] is not None and verdict["p_paper"] < alpha:
                 found[key].add("paper_only")
     return found
 
@@ -45,20 +47,31 @@ def _ranked(block: list[dict], name: str) -> list[tuple[dict, str]]:
     there = [row for row in block if row[name] is not None]
     if len(there) < 2:
         return []
-    values = sorted({f"{row[name]:.2f}" for row in there}, key=float, reverse=name not in LOWER_IS_BETTER)
+    values = sorted({f"{row[name]:.2f}" for row in there}, key=float, reverse=not lower_is_better(name))
     ranks = dict(zip(values, ("best", "second"), strict=False))  # as many as there are
     return [(row, ranks[text]) for row in there if (text := f"{row[name]:.2f}") in ranks]
 
 
+def told_apart(line: dict, alpha: float) -> bool:
+    """Do the test and the intervals that it needs beside it all say that there is a difference?"""
+    if line["p_holm"] is None or line["p_holm"] >= alpha:
+        return False
+    beside = [("t_low", "t_high")] + [("low", "high")] * (line["metric"] in ("dis1", "dis2"))
+    ends = [(line[low], line[high]) for low, high in beside if line[low] is not None]
+    return all(low > 0 or high < 0 for low, high in ends)
+
+
 def same_answers(means: list[dict], rows: list[dict], path: Path, every: bool) -> None:
     """A table of statistics must be of these scores: its values are theirs, and, if asked, none of theirs is missing."""
-    told = {(*_row(row), row["metric"]): row["value"] for row in rows if row["value"] != ""}
+    told = {(*_row(row), row["metric"]): row["value"] for row in rows if row["value"] is not None}
     for mean in means:
         for name in [*METRICS, PER_WORD]:
             found, value = told.get((*_row(mean), name)), mean[name]
             if found is None and (value is None or not every):
                 continue
-            if found is None or value is None or abs(float(found) - value) > ROUNDED + 1e-6 * abs(value):
+            if found is None or value is None or abs(found - value) > ROUNDED + 1e-6 * abs(value):
                 where = f"{name} of {mean['system']} on {mean['task']}, data {mean['data']}"
-                said = f"{where} is {cell(value) or 'not there'} in the scores and {found or 'not there'} in {path}"
+                said = (
+                    f"{where} is {cell(value) or 'not there'} in the scores and {cell(found) or 'not there'} in {path}"
+                )
                 raise ValueError(f"{said}: it is of other answers; delete it and run `snakemake --cores all {path}`")

@@ -7,6 +7,7 @@ write_csv(path, COLUMNS, rows)      # as in table1.csv: four decimals, nothing w
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -14,16 +15,29 @@ from vikdf import files, schemas
 
 METRICS = ["ppl", "bleu1", "rouge_l", "average", "extrema", "greedy", "dis1", "dis2"]  # the paper's eight
 PER_WORD = "ppl_per_word"
-MORE = ["ead1", "ead2", "mean_length", "empty", "repeated", "rouge_l_f1", "similarity"]  # in table1.csv only
-LOWER_IS_BETTER = {"ppl", PER_WORD}
+LOWER = ("ppl", "cloze_rank")  # names with these parts: lower is better
 TITLES = dict(zip(METRICS, ["PPL", "BLEU-1", "ROUGE-L", "Average", "Extrema", "Greedy", "Dis-1", "Dis-2"], strict=True))
+BESIDE = {
+    PER_WORD: "PPL a word", "ead1": "EAD-1", "ead2": "EAD-2", "mean_length": "words an answer", "empty": "empty, %",
+    "repeated": "repeated, %", "rouge_l_f1": "ROUGE-L F1", "similarity": "similarity",
+}  # fmt: skip
+MORE = [name for name in BESIDE if name != PER_WORD]  # in table1.csv only
 TASKS = {"reddit": "Reddit Conversation", "image_chat": "Image-Chat"}
 DATA = ["full", "quarter", "eighth", "zero"]
+DIGITS = 4  # of a value in the tables
 HEAD = ["task", "system", "data", "images", "tuned_params"]
 COLUMNS = [*HEAD, *METRICS, "n_test", "seeds", *(f"{name}_sd" for name in METRICS), PER_WORD, f"{PER_WORD}_sd"]
 COLUMNS += [*MORE, *(f"{name}_sd" for name in MORE)]  # new ones at the end: who reads by place reads the same
-MEASURED = ["stated", "accuracy", "accuracy_all", "cloze_accuracy", "cloze_rank"]
+TEXTS = set(  # of all tables: a system may be called 007
+    "task system data images metric method stage run device status contrast question favours excludes_zero attribute nouns "
+    "other other_data a b a_data b_data block better significant".split()
+)
+MEASURES = {  # of the probe
+    "stated": "states a value", "accuracy": "right among these", "accuracy_all": "right of all", "cloze_accuracy": "cloze right",
+    "cloze_rank": "cloze rank", "floor": "majority guess", "cloze_rank_floor": "its rank",
+}  # fmt: skip
 FLOORS = ["floor", "cloze_rank_floor"]
+MEASURED = [name for name in MEASURES if name not in FLOORS]
 PROBE_COLUMNS = ["system", "data", "attribute", "nouns", "n", *MEASURED, *FLOORS, "seeds"]
 PROBE_COLUMNS += [f"{name}_sd" for name in MEASURED]
 KEYS = ["ppl", "bleu1", "rouge_l"]  # of these and of the probe's held-out accuracies key_numbers keeps the means
@@ -42,6 +56,10 @@ def read(paths: list[Path]) -> list[dict]:
     return rows
 
 
+def lower_is_better(metric: str) -> bool:
+    return any(part in metric for part in LOWER)
+
+
 def grouped(rows: list[dict], *names: str) -> dict[tuple, list[dict]]:
     found: dict[tuple, list[dict]] = {}
     for row in rows:
@@ -49,9 +67,14 @@ def grouped(rows: list[dict], *names: str) -> dict[tuple, list[dict]]:
     return found
 
 
+def mean(values: list[float]) -> float | None:
+    """As table1.csv holds it: every page that prints two digits of it then prints the same two."""
+    return round(fmean(values), DIGITS) if values else None
+
+
 def spread(values: list[float]) -> float | None:
     """Standard deviation over seeds; of one seed there is none."""
-    return stdev(values) if len(values) > 1 else None
+    return round(stdev(values), DIGITS) if len(values) > 1 else None
 
 
 def table1(rows: list[dict], order: list[str]) -> list[dict]:
@@ -71,7 +94,7 @@ def table1(rows: list[dict], order: list[str]) -> list[dict]:
                     f"{system} on {task}, data {data}: only {len(values[name])} of {len(seeds)} seeds have "
                     f"{name}; evaluate all of them with the same settings"
                 )
-            line[name] = fmean(values[name]) if name in values else None
+            line[name] = mean(values.get(name, []))
             line[f"{name}_sd"] = spread(values.get(name, []))
         made.append(line)
     ranks = list(TASKS)
@@ -91,7 +114,7 @@ def probe(rows: list[dict], order: list[str]) -> list[dict]:
         values = {name: [row["value"] for row in part] for (name,), part in grouped(group, "measure").items()}
         line = {"system": system, "data": data, "attribute": attribute, "nouns": nouns, "n": group[0]["n_test"]}
         for name in [*MEASURED, *FLOORS]:
-            line[name] = fmean(values[name]) if name in values else None
+            line[name] = mean(values.get(name, []))
             line[f"{name}_sd"] = spread(values.get(name, []))
         made.append(line | {"seeds": len({row["seed"] for row in group})})
     return sorted(made, key=lambda r: (order.index(r["system"]), DATA.index(r["data"]), r["attribute"], r["nouns"]))
@@ -108,7 +131,7 @@ def key_numbers(means: list[dict], probed: list[dict]) -> dict[str, float]:
 
 def cell(value) -> str:
     """Numbers with four decimals, counts as they are, nothing where there is no value."""
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)
 
 
 def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
@@ -120,13 +143,24 @@ def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
         aside.write_text(text.getvalue())
 
 
-def read_csv(path: Path, columns: list[str]) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` made; a missing file or column is named, with its cure."""
+def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict]:
+    """The rows of a table that `write_csv` made, numbers as numbers, nothing as None; what is wrong is named, with its cure."""
     cure = f"run `snakemake --cores all {path}` to make it again"
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing: {cure}")
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if lost := [name for name in columns if name not in (reader.fieldnames or [])]:
-            raise ValueError(f"{path} has no column {', '.join(lost)}: delete it and {cure}")
-        return list(reader)
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            if lost := [name for name in columns if name not in (reader.fieldnames or [])]:
+                raise ValueError(f"it has no column {', '.join(lost)}")
+            return [{name: _value(name, text) for name, text in row.items()} for row in reader]
+    except (ValueError, csv.Error, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and {cure}") from None
+
+
+def _value(name: str, text: str) -> str | int | float | None:
+    if name in TEXTS:
+        return text
+    if text == "":
+        return None
+    return int(text) if text.removeprefix("-").isdigit() else float(text)

@@ -111,6 +111,7 @@ EXAMPLES = pa.schema(
         ("system", pa.string()),
         ("data", pa.string()),
         ("seed", pa.int32()),
+        ("scored_with", pa.string()),  # tokenizer, vectors, encoder, number of references; null in the probe
         ("context", pa.list_(pa.string())),
         ("reference", pa.string()),
         ("hypothesis", pa.string()),  # Dis-n and EAD are counted from it
@@ -162,12 +163,13 @@ def writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table | list[
 def read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Reads the table; a damaged file or another schema is named, with its cure."""
     _assert_there(path)
+    wanted = [name for name in schema.names if columns is None or name in columns]
     try:
-        table = pq.read_table(path, columns=columns)
-        found = table.column_names
+        found = pq.read_schema(path).names
+        if set(wanted) <= set(found):
+            table = pq.read_table(path, columns=columns)
     except UNREADABLE as error:
         raise ValueError(_damaged(path, error)) from None
-    wanted = [name for name in schema.names if columns is None or name in columns]
     _assert_columns(path, found, wanted)
     return table.select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
 
@@ -204,12 +206,16 @@ def count(path: Path) -> int:
 def _assert_there(path: Path) -> None:
     if not Path(path).is_file():
         what = "is no file" if Path(path).exists() else "is missing"
-        raise ValueError(f"{path} {what}: run `snakemake --cores all {path}` to make it")
+        raise ValueError(
+            f"{path} {what}: give the right file; if it is a product, `snakemake --cores all {path}` makes it"
+        )
 
 
 def _assert_columns(path: Path, found: list[str], wanted: list[str]) -> None:
     if lost := [name for name in wanted if name not in found]:
-        raise ValueError(f"{path} has no column {', '.join(lost)}: {_CURE.format(path=path)}")
+        there = f"{', '.join(found[:8])}{' ...' if len(found) > 8 else ''}"
+        cure = f"give the right file; if it is this one, {_CURE.format(path=path)}"
+        raise ValueError(f"{path} has no column {', '.join(lost)}; it has {there}: {cure}")
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -38,6 +38,10 @@ def score(given: argparse.Namespace) -> None:
     from vikdf import metrics
     from vikdf.metrics import similarity, vectors
 
+    if given.examples and (given.examples.suffix != ".parquet" or given.examples.is_dir()):
+        raise ValueError(
+            f"--examples {given.examples}: expected a file whose name ends in .parquet, as {given.hypotheses.stem}.parquet"
+        )
     hypotheses = lines(given.hypotheses)
     columns = references(given.references, given.hypotheses, len(hypotheses))
     nll, tokens = token_nll(given.nll, given.hypotheses, len(hypotheses)) if given.nll else (None, None)
@@ -50,11 +54,11 @@ def score(given: argparse.Namespace) -> None:
         encoder=similarity.load(given.encoder) if given.encoder else None,
         tokenizer=given.tokenizer,
     )
+    if given.examples:
+        write_examples(answers, given)
     found = told(answers)
     if given.without:
         found["without"] = filtered(answers, given.without)
-    if given.examples:
-        write_examples(answers, given)
     print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) if given.json else page(found, answers))
 
 
@@ -66,6 +70,8 @@ def lines(path: Path) -> list[str]:
     content = path.read_bytes()
     if not content:
         raise ValueError(f"{path} is empty: expected a text file, an item a line")
+    if content.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path} is gzipped, expected text: `gunzip {shlex.quote(str(path))}` unpacks it")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(
             f"{path} is UTF-16, expected UTF-8: `iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))}` writes it so"

@@ -2,7 +2,7 @@
 
 In: results/evaluate/examples/*.parquet (EXAMPLES) of every system and seed.
 Out: significance.csv (each row of table 1 against the best row of any other system of its task and block, each metric),
-intervals.csv (each row's own intervals, the probe's too), pairs.csv (any two rows of a task).
+intervals.csv (each row's own intervals, the probe's too), pairs.csv (any two rows of a task, the probe's too).
 Run: python -m vikdf.significance --examples results/evaluate/examples/*.parquet --output results ... (the rule `significance`)
 
 p: paired permutation test, two-sided; p_holm: corrected over the metrics of the row. low, high: bootstrap over examples, for
@@ -10,19 +10,19 @@ Dis-n subsampling, both given the trained models. t_low, t_high: over seeds, pai
 one-sample t-test of the row's seeds against the other's mean, which takes that mean for exact; empty with one seed. The best
 other row is picked on the same answers, which no p-value here allows for. significant: better, p_holm < alpha, and with
 several seeds the t-interval leaves out 0; for Dis-n the other interval too, since two systems may have equally many words, yet
-other ones, and a test that swaps answers then finds such a difference in up to 9 of 100 cases instead of 5.
+other ones, and a test that swaps answers then finds such a difference in up to 9 of 100 cases instead of 5. In pairs.csv the
+same, in either direction.
 """
 
 import itertools
 import math
 from pathlib import Path
 
-import numpy as np
-
 from vikdf import flags
-from vikdf.means import DATA, TASKS, write_csv
+from vikdf.marks import told_apart
+from vikdf.means import DATA, TASKS, lower_is_better, write_csv
 from vikdf.statistics import corpus as corpora
-from vikdf.statistics.corpus import GRAMS, TESTED, Corpus, lower_is_better
+from vikdf.statistics.corpus import SUBSAMPLED, TESTED, Corpus
 from vikdf.statistics.intervals import between, replicates
 from vikdf.statistics.permutation import holm, permuted
 from vikdf.statistics.seeds import one_sample, t_interval
@@ -42,7 +42,8 @@ SIGNIFICANCE = [
 ]
 SIGNIFICANCE += ["low", "high", "t_low", "t_high", "p", "p_holm", "p_paper", "seeds", "n", "better", "significant"]
 INTERVALS = ["task", "system", "data", "metric", "value", "low", "high", "method", "t_low", "t_high", "seeds", "n"]
-PAIRS = ["task", "metric", "a", "a_data", "b", "b_data", "difference", "p", "p_holm"]
+PAIRS = ["task", "metric", "a", "a_data", "b", "b_data", "difference", "low", "high", "t_low", "t_high", "p", "p_holm"]
+PAIRS += ["significant"]
 
 
 class Study:
@@ -54,7 +55,7 @@ class Study:
         self.means = self.values.mean(axis=1)  # [R, M]
         self.draws = replicates(corpus, statistics["resamples"], statistics["seed"])  # [B, R, M]
         self.pairs = list(itertools.combinations(range(len(corpus.rows)), 2))
-        self.differences, self.p = permuted(corpus, self.pairs, statistics["permutations"], statistics["seed"])
+        _, self.p = permuted(corpus, self.pairs, statistics["permutations"], statistics["seed"])
         self.place = {pair: place for place, pair in enumerate(self.pairs)}
 
     def tested(self) -> list[str]:
@@ -104,7 +105,7 @@ def own(study: Study) -> list[dict]:
             if (value := _known(study.means[row, place])) is not None:
                 low, high = between(study.draws[:, row, place], confidence) if corpus.size > 1 else (None, None)
                 t_low, t_high = t_interval(study.values[row, :, place].tolist(), confidence)
-                method = "subsampling" if metric in corpus.grams else "nouns" if corpus.unit == "nouns" else "bootstrap"
+                method = "subsampling" if metric in SUBSAMPLED else "nouns" if corpus.unit == "nouns" else "bootstrap"
                 line = {"task": corpus.task, "system": system, "data": data, "metric": metric, "value": value}
                 line |= {"low": low, "high": high, "method": method, "t_low": t_low, "t_high": t_high}
                 made.append(line | {"seeds": len(corpus.seeds), "n": corpus.size})
@@ -112,15 +113,15 @@ def own(study: Study) -> list[dict]:
 
 
 def any_two(study: Study) -> list[dict]:
-    """pairs.csv: first row minus second; p_holm over the metrics of the two."""
+    """pairs.csv: first row minus second, whichever is better; p_holm over the metrics of the two."""
     corpus, made = study.corpus, []
-    for place, (a, b) in enumerate(study.pairs):
-        names = [name for name in study.tested() if not np.isnan(study.differences[place, corpus.metrics.index(name)])]
-        chances = [study.chance(a, b, name) for name in names]
-        for name, p, corrected in zip(names, chances, holm(chances), strict=True):
-            line = {"task": corpus.task, "metric": name, "a": corpus.rows[a][0], "a_data": corpus.rows[a][1]}
-            line |= {"b": corpus.rows[b][0], "b_data": corpus.rows[b][1], "p": p, "p_holm": corrected}
-            made.append(line | {"difference": float(study.differences[place, corpus.metrics.index(name)])})
+    for a, b in study.pairs:
+        names = [name for name in study.tested() if study.chance(a, b, name) is not None]
+        lines = [{"metric": name} | versus(study, a, b, name) for name in names]
+        for line, corrected in zip(lines, holm([line["p"] for line in lines]), strict=True):
+            line |= {"task": corpus.task, "a": corpus.rows[a][0], "a_data": corpus.rows[a][1], "p_holm": corrected}
+            line |= {"b": line["other"], "b_data": line["other_data"]}
+            made.append(line | {"significant": "yes" if told_apart(line, study.statistics["alpha"]) else "no"})
     return made
 
 
@@ -172,15 +173,6 @@ def versus(study: Study, row: int, other: int, metric: str) -> dict:
     made |= {"p_paper": one_sample(study.values[row, :, place].tolist(), made["other_value"])}
     better = difference < 0 if lower_is_better(metric) else difference > 0
     return made | {"better": "yes" if better else "no"}
-
-
-def told_apart(line: dict, alpha: float) -> bool:
-    """Do the test and the intervals that it needs beside it all say that there is a difference?"""
-    if line["p_holm"] is None or line["p_holm"] >= alpha:
-        return False
-    beside = [("t_low", "t_high")] + [("low", "high")] * (line["metric"] in GRAMS)
-    ends = [(line[low], line[high]) for low, high in beside if line[low] is not None]
-    return all(low > 0 or high < 0 for low, high in ends)
 
 
 def _known(value: float) -> float | None:

@@ -86,7 +86,7 @@ class Work:
         if not main_process():
             yield None
             return
-        step = max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=-1)
+        step = max((int(path.stem) for path in self.checkpoints.glob("*") if path.stem.isdigit()), default=-1)
         with tracking.Run(
             self.folder.parent.name, name, params, self.folder, tags, data=self.inputs, start=step + 1
         ) as run:

@@ -68,7 +68,9 @@ def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict)
     counts = {row["task"]: row["n_test"] for row in means}
     seeds = sorted({row["seed"] for row in rows})
     settings = ", ".join(f"{name} {value}" for name, value in tracking.flat(decoding).items())
-    vectors = f"Average, Extrema, Greedy use the word vectors {', '.join(names)}."
+    vectors = (
+        f"Average, Extrema, Greedy use the word vectors {', '.join(name[: name.rfind('@') + 13] for name in names)}."
+    )
     return [
         *_marking(statistics["alpha"], len(seeds)),
         *below_table(len(seeds), statistics),
@@ -81,6 +83,8 @@ def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict)
         "without punctuation and articles, over the whole corpus. Every number's signature is in the SCORES tables.",
         "PPL is exp(sum of NLL / number of response tokens), end of sequence counted: compare it only between "
         "systems with the same tokenizer. table1.csv has ppl_per_word beside it.",
+        "EAD: distinct n-grams over how many so many n-grams would show if they were drawn at random from those that the "
+        "references' words can form.",
     ]
 
 

@@ -9,19 +9,8 @@ about = (systems, controls), each name -> one line; notes = what stands below th
 
 import re
 
-from vikdf.means import METRICS, PER_WORD, TASKS, TITLES
+from vikdf.means import BESIDE, MEASURES, METRICS, TASKS, TITLES
 
-BESIDE = {
-    PER_WORD: "PPL a word",
-    "ead1": "EAD-1",
-    "ead2": "EAD-2",
-    "mean_length": "words an answer",
-    "empty": "empty, %",
-}
-BESIDE |= {"repeated": "repeated, %", "rouge_l_f1": "ROUGE-L F1", "similarity": "similarity"}
-SHARES = {"stated": "states a value", "accuracy": "right among these", "accuracy_all": "right of all"}
-SHARES |= {"cloze_accuracy": "cloze right", "cloze_rank": "cloze rank", "floor": "majority guess"}
-SHARES |= {"cloze_rank_floor": "its rank"}
 PROBED = (
     "Probe: a reply is right if it states the right value and no other; the majority guess always gives the commonest value. "
     "In brackets: intervals over nouns."
@@ -104,8 +93,8 @@ def _interval_block(rows: list[dict], ranges: dict) -> list[str]:
     return markdown(["system", "data", "over", *TITLES.values()], lines, left=3)
 
 
-def _between(low: str | None, high: str | None, decimals: int) -> str:
-    return f"{float(low):.{decimals}f} to {float(high):.{decimals}f}" if low and high else ""
+def _between(low: float | None, high: float | None, decimals: int) -> str:
+    return "" if low is None or high is None else f"{low:.{decimals}f} to {high:.{decimals}f}"
 
 
 def _beside_block(rows: list[dict]) -> list[str]:
@@ -122,28 +111,28 @@ def _probe_block(rows: list[dict], ranges: dict) -> list[str]:
     lines = []
     for row in rows:
         cells = [row["system"], row["data"], row["attribute"], str(row["n"])]
-        for name in SHARES:
+        for name in MEASURES:
             found = ranges.get(("probe", row["system"], row["data"], f"{row['attribute']}_{name}_{row['nouns']}"), {})
             between = (
                 _between(found.get("low"), found.get("high"), 2) if name.endswith(("_all", "cloze_accuracy")) else ""
             )
             cells.append("-" if row[name] is None else f"{row[name]:.2f}" + (between and f" ({between})"))
         lines.append(cells)
-    return markdown(["system", "data", "attribute", "n", *SHARES.values()], lines, left=3)
+    return markdown(["system", "data", "attribute", "n", *MEASURES.values()], lines, left=3)
 
 
 HOW = r"""% Load the package booktabs and \input{table1} where the table shall stand. To look at it alone:
 % pdflatex -jobname table1_alone '\documentclass{article}\usepackage{booktabs}\begin{document}\input{table1}\end{document}'
 \begin{table*}
-\centering\scriptsize\setlength{\tabcolsep}{2pt}
+\centering\scriptsize\setlength{\tabcolsep}{1.6pt}
 \caption{Automatic evaluation. Bold: best of its block; underlined: second best; *: significantly better than the best row
-of any other system of the block (below).}\smallskip
+of any other system of the block. How this is tested, and what it does not say: see the notes to this table.}\smallskip
 \begin{tabular}{@{}ll*{9}{r}@{}}
 \toprule"""
 
 
 def tex(means: list[dict], marked: dict, about: tuple, notes: list[str]) -> str:
-    """table1.tex: the blocks of table1.md as one table with what a reader must know below it."""
+    """table1.tex: the blocks of table1.md as one table; after it, where a page may break, what a reader must know."""
     heads = ["Methods", "Data", "Tuned", *TITLES.values()]
     lines = [HOW, " & ".join(heads) + r" \\"]
     for title, rows in blocks(means, about[1]):
@@ -153,10 +142,11 @@ def tex(means: list[dict], marked: dict, about: tuple, notes: list[str]) -> str:
             lines.append(" & ".join([*first, *(_tex_cell(row, name, marked) for name in METRICS)]) + r" \\")
             if row["seeds"] > 1:  # below the means: beside them eight columns would not fit the page
                 lines.append(" & ".join(["", "", "", *(_tex_spread(row, name) for name in METRICS)]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", "", r"\medskip\raggedright"]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}", r"\begingroup\scriptsize\raggedright\parindent0pt"]
+    lines += [r"Notes to the table of the automatic evaluation.\par"]
     texts = [rf"\texttt{{{escaped(name)}}}: {escaped(text)}." for name, text in described(means, about)]
     lines += [f"{text}\\par" for text in [*texts, *(escaped(note) for note in notes)]]
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+    return "\n".join([*lines, r"\endgroup"]) + "\n"
 
 
 def _tex_cell(row: dict, name: str, marked: dict) -> str:

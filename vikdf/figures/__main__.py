@@ -11,10 +11,11 @@ import polars as pl
 
 from vikdf import flags, schemas
 from vikdf.figures import cost as costs
-from vikdf.figures import curves, fractions, rows, significance
+from vikdf.figures import curves, fractions, significance
 from vikdf.figures import funnel as funnels
 from vikdf.figures import probe as probes
 from vikdf.filter.funnel import REPORT
+from vikdf.means import read_csv
 
 
 def figures(
@@ -47,14 +48,14 @@ def figures(
     controls: the same for the rows that stand apart
     alpha: a p-value below it counts as more than chance
     """
-    order, bounds = [*systems, *controls], rows(intervals)
+    order, bounds = [*systems, *controls], read_csv(intervals)
     curves.draw_pretrain(curves.read(pretrain), output / "curves_pretrain.svg", order)
     curves.draw_finetune(curves.read(finetune), output / "curves_finetune.svg", order)
     funnels.draw(pl.from_arrow(schemas.read(funnel, REPORT)), output / "funnel.svg")
-    fractions.draw(rows(table), output / "fractions.svg", bounds, list(systems))
-    probes.draw(rows(probe), output / "probe.svg", bounds, order)
-    significance.draw(rows(significances), output / "significance.svg", alpha)
-    costs.draw(rows(cost), output / "cost.svg")
+    fractions.draw(read_csv(table), output / "fractions.svg", bounds, list(systems))
+    probes.draw(read_csv(probe), output / "probe.svg", bounds, order)
+    significance.draw(read_csv(significances), output / "significance.svg", alpha)
+    costs.draw(read_csv(cost), output / "cost.svg")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def draw_pretrain(rows: list[dict], path: Path, order: list[str]) -> None:
                 )
             panel.locator_params(axis="x", nbins=5)
         _legend(made, panel)
-        made.supxlabel("step; a line is drawn as means of equal stretches", fontsize=8)
+        made.supxlabel("across: step; up: loss, as means of equal stretches", fontsize=8)
 
 
 def draw_finetune(rows: list[dict], path: Path, order: list[str]) -> None:
@@ -96,7 +96,7 @@ def draw_finetune(rows: list[dict], path: Path, order: list[str]) -> None:
             panel.locator_params(axis="x", nbins=5)
         made.axes[0].set_ylim(*_bounds(rows))
         _legend(made, *made.axes)
-        made.supxlabel("step; NLL a token; with marks: validation, pale: training", fontsize=8)
+        made.supxlabel("across: step; up: NLL a token (nats); marks: validation, pale: training", fontsize=8)
 
 
 def _looks(rows: list[dict], order: list[str]) -> dict[str, dict]:

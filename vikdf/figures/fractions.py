@@ -7,7 +7,7 @@ Bars are the intervals over test items, given the seeds; a system without traini
 from pathlib import Path
 
 from vikdf.figures import style
-from vikdf.means import LOWER_IS_BETTER, TASKS, TITLES
+from vikdf.means import TASKS, TITLES, lower_is_better
 
 TASK = "image_chat"
 DATA = {"zero": "zero", "eighth": "1/8", "quarter": "1/4", "full": "full"}
@@ -32,7 +32,7 @@ def draw(rows: list[dict], path: Path, intervals: list[dict], systems: list[str]
     height = 0.7 + 1.45 * -(-len(metrics) // 2)
     with style.figure(path, "fractions", title=TITLE, about=_told(rows, metrics[0]), height=height) as made:
         for panel, metric in zip(style.panels(made, len(metrics)), metrics, strict=False):
-            style.bare(panel, TITLES[metric] + (" (lower is better)" if metric in LOWER_IS_BETTER else ""))
+            style.bare(panel, TITLES[metric] + (" (lower is better)" if lower_is_better(metric) else ""))
             for place, name in enumerate(there):
                 here = {row["data"]: row[metric] for row in rows if row["system"] == name and row[metric] is not None}
                 shift = 0.06 * (place - (len(there) - 1) / 2)  # so that bars at one place do not hide each other
@@ -41,7 +41,10 @@ def draw(rows: list[dict], path: Path, intervals: list[dict], systems: list[str]
             panel.set_xlim(-0.4, len(DATA) - 0.6)
         handles, names = made.axes[0].get_legend_handles_labels()
         made.legend(handles, names, loc="outside upper left", ncols=3)
-        made.supxlabel(f"share of the training set; bars: interval over test items, {given}", fontsize=8)
+        made.supxlabel(
+            f"across: share of the training set; up: score (per cent, but PPL)\nbars: interval over test items, {given}",
+            fontsize=8,
+        )
 
 
 def _line(panel, values: dict, bounds: dict, shift: float, name: str, look: dict) -> None:

@@ -37,7 +37,7 @@ def draw(rows: list[dict], path: Path, intervals: list[dict], order: list[str]) 
             panel.tick_params(labelbottom=True)
         handles = {label: handle for handle, label in zip(*shown[0].get_legend_handles_labels(), strict=True)}
         made.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
-        made.supxlabel("share of all answers; bars: interval over nouns", fontsize=8)
+        made.supxlabel("right answers, share of all (0 to 1); bars: interval over nouns", fontsize=8)
 
 
 def _rows(panel, rows: list[dict], bounds: dict, names: list[str]) -> None:
@@ -53,7 +53,7 @@ def _rows(panel, rows: list[dict], bounds: dict, names: list[str]) -> None:
         panel.plot(row[MEASURE], at, color=colors[kind], label=NOUNS[kind], **marker)
     floors = [row["floor"] for row in rows if row["nouns"] == "heldout" and row["floor"] is not None]
     if floors:
-        panel.axvline(floors[0], color=style.PLAIN, linestyle=":", label="commonest value")
+        panel.axvline(floors[0], color=style.PLAIN, linestyle=":", label="commonest value (held out)")
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.4, -0.5)
     panel.set_xlim(-0.03, 1.03)

@@ -2,12 +2,13 @@
 
 In: rows of significance.csv. Out: significance.svg. Run: by vikdf/figures/__main__.py.
 A cell holds the difference to the best other row of its block; blue: better, orange: worse; a star and a frame: p after
-Holm's correction is below alpha and, with several seeds, the interval over them leaves out 0 (the star of table 1).
+Holm's correction is below alpha and the intervals say so too: what table 1 calls significant, for worse as for better.
 """
 
 from pathlib import Path
 
 from vikdf.figures import style
+from vikdf.marks import told_apart
 from vikdf.means import PER_WORD, TASKS, TITLES
 
 TITLE = "Each row against the best other system"
@@ -37,11 +38,9 @@ def draw(rows: list[dict], path: Path, alpha: float) -> None:
         made.supxlabel(f"difference; blue: better, orange: worse; * and frame: p < {alpha:g} (Holm){more}", fontsize=8)
 
 
-def sure(row: dict, alpha: float) -> bool:
-    """More than chance: by the test over items and, where there are several seeds, by the interval over them."""
-    if row["p_holm"] is None or row["p_holm"] >= alpha:
-        return False
-    return row["t_low"] is None or not row["t_low"] <= 0 <= row["t_high"]
+def _sure(row: dict, alpha: float) -> bool:
+    """Whether table 1 stars it; of a worse row, whether it would the other way round."""
+    return row["significant"] == "yes" if row["better"] == "yes" else told_apart(row, alpha)
 
 
 def _matrix(panel, rows: list[dict], lines: list[tuple], alpha: float) -> None:
@@ -61,7 +60,7 @@ def _matrix(panel, rows: list[dict], lines: list[tuple], alpha: float) -> None:
 
 def _cell(panel, x: int, y: int, row: dict, alpha: float) -> None:
     """The difference on its colour, pale enough for light and for dark ink; what is sure has a frame."""
-    starred, decimals = sure(row, alpha), 2 if abs(row["difference"]) >= 0.1 else 3
+    starred, decimals = _sure(row, alpha), 2 if abs(row["difference"]) >= 0.1 else 3
     color = style.PLAIN if row["difference"] == 0 else style.GOOD if row["better"] == "yes" else style.BAD
     frame = {"edgecolor": color, "linewidth": 1.3} if starred else {"linewidth": 0}
     panel.bar(x, 0.84, bottom=y - 0.42, width=0.92, facecolor=(color, 0.28 if starred else 0.1), **frame)
@@ -70,7 +69,7 @@ def _cell(panel, x: int, y: int, row: dict, alpha: float) -> None:
 
 
 def _told(rows: list[dict], alpha: float) -> str:
-    found = [row for row in rows if sure(row, alpha)]
+    found = [row for row in rows if _sure(row, alpha)]
     better = sum(row["better"] == "yes" for row in found)
     told = f"{len(found)} of {len(rows)} differences are more than chance (p < {alpha:g} after Holm)"
     return f"{told}: {better} better, {len(found) - better} worse."

@@ -8,15 +8,20 @@ from vikdf.flags import printable
 SHEET = """
 OUTPUT/sheets/ gets a page for each rater: send rater-1.html to one person, rater-2.html to the next. It works from the file,
 without network, on a computer or a phone, keeps what was rated, and gives a file to send back. OUTPUT/key.json says whose
-each answer is: keep it to yourself, nothing can be counted without it. The raters see the text of the dialogue alone.
+each answer is: keep it to yourself, nothing can be counted without it.
 Name one file a system. The same files and seed give the same sheets.
 
-example
+The paper asks whether an answer fits the context and the image. With --pictures the page shows a picture to each dialogue and
+asks so; without, the raters see and rate the text alone, and `vikdf human table` says it.
+
+examples
   vikdf human sheet --responses results/generate/{llm_zero_shot,llm_lora,vikdf}-zero-s1.parquet
+  vikdf human sheet --responses A.parquet B.parquet --pictures test_pictures     with image_chat-test-0000367.jpg and so on
 """
 TABLE = """
 Every rating is checked before any is counted: missing, doubled or out of range, it is named with its file, dialogue and answer.
 OUTPUT is a CSV with a row a system: means with bootstrap intervals, Fleiss' kappa, Krippendorff's alpha. The same is printed.
+The report shows results/table2.csv once it is made again: snakemake --cores all results/report.html
 
 examples
   vikdf human table ratings-1-*.json ratings-2-*.json ratings-3-*.json
@@ -28,7 +33,7 @@ def sheet(given: argparse.Namespace) -> None:
     from vikdf.human import CRITERIA
     from vikdf.human import sheet as sheets
 
-    names = ("responses", "task", "data", "dialogues", "raters", "seed", "output")
+    names = ("responses", "task", "data", "dialogues", "raters", "seed", "output", "pictures")
     key = sheets.sheet(**{name: getattr(given, name) for name in names})
     count, dialogues = len(key["systems"]), key["dialogues"]
     asked = f"{dialogues * count * len(CRITERIA)} ratings a rater"
@@ -64,6 +69,8 @@ def sheet_flags(one: argparse.ArgumentParser, results: Path) -> None:
         metavar = "N" if isinstance(value, int) else "NAME"
         said = f"{meaning} (default: %(default)s)"
         one.add_argument(f"--{name}", type=type(value), default=value, metavar=metavar, help=said)
+    said = "a picture for each dialogue, named by its id (default: the text alone)"
+    one.add_argument("--pictures", type=Path, metavar="FOLDER", help=said)
     said = "where sheets/ and key.json are written (default: %(default)s)"
     one.add_argument("--output", type=Path, default=results / "human", metavar="FOLDER", help=said)
 

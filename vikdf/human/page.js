@@ -67,6 +67,12 @@ function turn(text, tag, name) {
   return made;
 }
 
+function picture(address) { // a press makes it large, and small again
+  const made = make("button", { type: "button", className: "picture", ariaExpanded: "false" }, make("img", { src: address, alt: "the picture of this dialogue" }));
+  made.addEventListener("click", () => { made.ariaExpanded = String(made.ariaExpanded !== "true"); });
+  return made;
+}
+
 function line(key, criterion) {
   const choices = sheet.scale.map((value) => {
     const input = make("input", { type: "radio", name: key, value, checked: ratings[key] === value });
@@ -93,7 +99,12 @@ function show(index, moved = true) {
     made.setAttribute("aria-label", `Answer ${letter}`);
     return made;
   });
-  at("dialogue").replaceChildren(make("div", { id: "said" }, title, turns), ...answers);
+  const seen = one.picture ? [picture(one.picture)] : [];
+  const said = make("div", { id: "said", className: seen.length ? "pictured" : "" }, title, ...seen, turns);
+  at("dialogue").replaceChildren(said, ...answers);
+  if (said.scrollHeight > said.clientHeight) { // a long one: its last turn, which is answered, in sight; keys can scroll it
+    Object.assign(said, { tabIndex: 0, role: "region", ariaLabel: "what was said", scrollTop: said.scrollHeight });
+  }
   tell();
   if (moved) {
     at("dialogue").focus({ preventScroll: true });
@@ -115,7 +126,7 @@ function tell() {
     const some = doneIn(keysOf(index));
     button.className = unfinished(index) ? (some ? "begun" : "") : "done";
     button.setAttribute("aria-label", `Dialogue ${index + 1}: ${some} of ${keysOf(index).length} ratings`);
-    button.toggleAttribute("aria-current", index === shown);
+    button.setAttribute("aria-current", index === shown);
   });
 }
 
@@ -135,7 +146,7 @@ function focusOn(key) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return; // a key held down rates one line
   const keys = keysOf(shown);
   const here = document.activeElement?.closest?.("fieldset")?.id;
   const value = Number(event.key);
@@ -198,12 +209,16 @@ at("load").addEventListener("change", async (event) => {
     if (told.sheet !== sheet.digest) throw new Error("it belongs to another sheet");
     const found = {};
     for (const row of told.ratings) for (const name of names) found[`${row.dialogue}-${row.answer}-${name}`] = row[name];
-    ratings = { ...ratings, ...accept(found) };
+    const loaded = accept(found);
+    const others = Object.keys(loaded).filter((line) => line in ratings && ratings[line] !== loaded[line]).length;
+    if (others && !confirm(`${file.name} rates ${others} lines otherwise than this page does now. Take the file's ratings?`)) return;
+    ratings = { ...ratings, ...loaded };
     warn("");
     remember();
     show(shown);
   } catch (error) {
-    warn(`${file.name} could not be loaded: ${error.message}`);
+    const why = error.constructor === Error ? error.message : "it is not what Save ratings gave";
+    warn(`${file.name} could not be loaded: ${why}`);
   }
 });
 

@@ -33,12 +33,13 @@ def read(key: Path, returned: list[Path], without: list[str]) -> tuple[dict, lis
     told = read_key(key)
     if unknown := sorted(set(without) - set(told["raters"])):
         raise ValueError(f"--without names rater {unknown[0]}: {key} has the raters {', '.join(told['raters'])}")
-    found, faults, source = [], [], {}
+    found, faults, source, unread = [], [], {}, 0
     for path in returned:
         try:
             rater, rows = _sheet(told, path)
         except ValueError as error:
             faults.append(str(error))
+            unread += 1
             continue
         if rater in source:
             faults.append(f"{path} and {source[rater]} are both of rater {rater}: keep the one that counts")
@@ -50,9 +51,9 @@ def read(key: Path, returned: list[Path], without: list[str]) -> tuple[dict, lis
             faults += [f"{path}: {each}" for each in wrong]
         source.setdefault(rater, path)
     if lost := sorted(set(told["raters"]) - set(source) - set(without), key=int):
-        faults.append(
-            f"nothing came from rater {', '.join(lost)}: name their files too, or say --without {' '.join(lost)}"
-        )
+        cure = f"name their files too, or say --without {' '.join(lost)}"
+        cure = "mend first what cannot be read" if unread else cure  # a harmed file is not nothing
+        faults.append(f"nothing came from rater {', '.join(lost)}: {cure}")
     if faults:
         more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
         raise ValueError("\n  ".join(["the ratings cannot be counted yet:", *faults[:NAMED], *more]))
@@ -98,7 +99,7 @@ def _parsed(path: Path) -> tuple[str, list[dict]]:
 
 
 def _from_json(text: str, path: Path) -> tuple[str, list[dict]]:
-    told = json.loads(text)
+    told = json.loads(text, parse_int=_integer)
     rows = told.get("ratings") if isinstance(told, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} holds no ratings: expected the file that the page saved; ask for it anew")
@@ -115,9 +116,17 @@ def _from_csv(text: str, path: Path) -> tuple[str, list[dict]]:
             f"{path} has no column {', '.join(lost)}: expected the file that the page saved; ask for it anew"
         )
     rows = [{name: _number(row[name]) for name in COLUMNS} for row in reader]
+    rows = [row for row in rows if any(row.values())]  # some spreadsheets add lines of nothing but separators
+    if not rows:
+        raise ValueError(f"{path} holds no ratings: expected the file that the page saved; ask for it anew")
     if len(sheets := {row["sheet"] for row in rows}) != 1:
         raise ValueError(f"{path} holds rows of {len(sheets)} sheets: expected one file a rater, as the page saved it")
     return rows[0]["sheet"], rows
+
+
+def _integer(digits: str) -> int | str:
+    """A number as long as a page is none, and Python would refuse to read it."""
+    return int(digits) if len(digits) < 10 else digits
 
 
 def _number(text: str | None) -> int | str | None:

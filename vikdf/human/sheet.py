@@ -13,21 +13,33 @@ import json
 from pathlib import Path
 
 from vikdf import files, schemas
-from vikdf.human import CRITERIA, LETTERS, SCALE, ratings
+from vikdf.human import CRITERIA, LETTERS, SCALE, WITH_PICTURE, ratings
+from vikdf.human import pictures as pictured
 
 SHOWN = ["id", "task", "system", "data", "seed", "context", "hypothesis"]  # both schemas have these
 PARTS = Path(__file__).parent
 MOST_RATERS = 99
 
 
-def sheet(*, responses: list[Path], task: str, data: str, dialogues: int, raters: int, seed: int, output: Path) -> dict:
+def sheet(
+    *,
+    responses: list[Path],
+    task: str,
+    data: str,
+    dialogues: int,
+    raters: int,
+    seed: int,
+    output: Path,
+    pictures: Path | None = None,
+) -> dict:
     """Writes the pages and the key; gives the key."""
     if not 1 <= raters <= MOST_RATERS:
         raise ValueError(f"--raters is {raters}: expected 1 to {MOST_RATERS}")
     answers = read(responses, task, data)
     drawn = sample(answers, dialogues, seed, responses)
     secret = files.digest(["human evaluation", seed, task, data, [files.sha256(path) for path in responses]])
-    key = {"seed": seed, "task": task, "data": data, "dialogues": dialogues, "raters": {}}
+    seen = pictured.read(pictures, drawn) if pictures else {}
+    key = {"seed": seed, "task": task, "data": data, "dialogues": dialogues, "pictures": bool(seen), "raters": {}}
     key["systems"] = [  # in the order of the flags: the table's rows
         {"name": system, "file": path.name, "sha256": files.sha256(path), "seed": next(iter(rows.values()))["seed"]}
         for path, (system, rows) in zip(responses, answers.items(), strict=True)
@@ -36,7 +48,7 @@ def sheet(*, responses: list[Path], task: str, data: str, dialogues: int, raters
     pages = {}
     for rater in range(1, raters + 1):
         placed = order(secret, rater, drawn, list(answers))
-        content = payload(rater, placed, answers)
+        content = payload(rater, placed, answers, seen)
         pages[rater] = page(content)
         items = [{"dialogue": name, "systems": systems} for name, systems in placed]
         key["raters"][str(rater)] = {"page": f"rater-{rater}.html", "sheet": content["digest"], "items": items}
@@ -111,10 +123,11 @@ def shuffled(names, *draw) -> list[str]:
     return sorted(names, key=lambda name: files.digest([*draw, name]))
 
 
-def payload(rater: int, placed: list[tuple[str, list[str]]], answers: dict[str, dict]) -> dict:
+def payload(rater: int, placed: list[tuple[str, list[str]]], answers: dict[str, dict], seen: dict[str, str]) -> dict:
     """All that a page holds. Its digest names the sheet: the page keeps progress under it, and returned files carry it."""
+    asked = WITH_PICTURE if seen else {}
     criteria = [
-        {"name": name, "question": question, "low": low, "high": high}
+        {"name": name, "question": asked.get(name, question), "low": low, "high": high}
         for name, (question, low, high) in CRITERIA.items()
     ]
     dialogues = [
@@ -122,9 +135,11 @@ def payload(rater: int, placed: list[tuple[str, list[str]]], answers: dict[str, 
             "context": [turn or "" for turn in answers[systems[0]][name]["context"] or []],
             "answers": [answers[system][name]["hypothesis"] or "" for system in systems],
         }
+        | ({"picture": seen[name]} if seen else {})
         for name, systems in placed
     ]
-    content = {"rater": rater, "scale": SCALE, "letters": LETTERS, "criteria": criteria, "dialogues": dialogues}
+    content = {"rater": rater, "scale": SCALE, "letters": LETTERS, "criteria": criteria, "pictures": bool(seen)}
+    content["dialogues"] = dialogues
     return content | {"digest": files.digest(content)}
 
 
@@ -134,7 +149,8 @@ def page(content: dict) -> str:
 
     style, script = ((PARTS / name).read_text() for name in ("page.css", "page.js"))
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    policy = f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}"
+    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; style-src {_source(style)}; script-src {_source(script)}"
+    policy += "; img-src data:" if content["pictures"] else ""
     whole = template.from_string((PARTS / "page.html").read_text())
     return whole.render(sheet=content, policy=policy, style=style, script=script)
 

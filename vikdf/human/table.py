@@ -3,7 +3,7 @@
 In: key.json and one file a rater. Out: a CSV with a row a system, and the same to read. A row holds, for each criterion, the
 mean over dialogues and raters with its bootstrap interval (low, high: over dialogues, given these raters), then how far
 the raters agree: Fleiss' kappa and Krippendorff's alpha (interval), over all three criteria and for each. The last row,
-`all`, tells the agreement over all systems; it has no means.
+`all`, tells the agreement over all systems; it has no means. `pictures`: yes where the raters saw one with each dialogue.
 """
 
 from pathlib import Path
@@ -19,13 +19,14 @@ EVERY = "all"
 MEASURES = ["kappa", "alpha"]
 COLUMNS = ["system", *CRITERIA, *MEASURES]
 COLUMNS += [f"{name}_{end}" for name in CRITERIA for end in ("low", "high")]
-COLUMNS += [f"{measure}_{name}" for measure in MEASURES for name in CRITERIA] + ["dialogues", "raters"]
+COLUMNS += [f"{measure}_{name}" for measure in MEASURES for name in CRITERIA] + ["dialogues", "raters", "pictures"]
 
 
 def table(*, key: Path, returned: list[Path], without: list[str], output: Path) -> str:
     """Writes the CSV; gives the page to read."""
     told, found = ratings.read(key, returned, without)
     rows = summary(found, [each["name"] for each in told["systems"]], told["seed"])
+    rows = [row | {"pictures": "yes" if told["pictures"] else "no"} for row in rows]
     write_csv(output, COLUMNS, rows)
     return readable(rows, told, without)
 
@@ -103,6 +104,10 @@ def readable(rows: list[dict], told: dict, without: list[str]) -> str:
         "kappa: Fleiss', five categories without order; alpha: Krippendorff's, interval; over all three criteria.",
         "A dash: not defined, as of one rater or where all ratings are the same.",
     ]
+    if not told["pictures"]:
+        about.append(
+            "Relevance was asked of the text alone; the paper's raters judged text and picture (--pictures of the sheets)."
+        )
     about += [f"Left out by --without: rater {', '.join(without)}."] if without else []
     return "\n".join([*lines, "", *about])
 

@@ -8,27 +8,40 @@ import hashlib
 import numpy as np
 
 from vikdf.metrics.perplexity import perplexity
-from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.rouge import SETTINGS, rouge_l_each
+from vikdf.metrics.registry import Answers, Block, metric, piece
+from vikdf.metrics.rouge import SETTINGS
+
+
+@piece()
+def lengths(block: Block) -> dict[str, np.ndarray]:
+    words = block.hypothesis_words.lengths
+    return {"length": words, "empty": words == 0}
 
 
 @metric("mean_length", unit="words")
 def mean_length(answers: Answers) -> float:
-    return answers.hypothesis_words.lengths.mean()
+    return answers.mean("length")
 
 
 @metric("empty", unit="per-cent")
 def empty(answers: Answers) -> float:
     """Answers without a word."""
-    return 100 * (answers.hypothesis_words.lengths == 0).mean()
+    return 100 * answers.mean("empty")
 
 
 @metric("repeated", words=False, unit="per-cent", norm="lower+spaces", blank="not-counted")
 def repeated(answers: Answers) -> float:
     """Answers that another item got too, whatever their case and white space; blank ones stand in `empty` alone."""
-    digests = np.fromiter((_digest(text) for text in answers.hypotheses if text.strip()), dtype=np.uint64)
-    counts = np.unique(digests, return_counts=True)[1]
-    return 100 * counts[counts > 1].sum() / len(answers)
+    digests, told = np.empty(len(answers), dtype=np.uint64), 0
+    for text in answers.hypotheses:
+        if text.strip():
+            digests[told] = _digest(text)
+            told += 1
+    digests = digests[:told]
+    digests.sort()
+    same = np.zeros(told + 1, dtype=bool)  # as the one before it
+    np.equal(digests[1:], digests[:-1], out=same[1:told])
+    return 100 * (same[:-1] | same[1:]).sum() / len(answers)
 
 
 def _digest(text: str) -> int:
@@ -39,7 +52,7 @@ def _digest(text: str) -> int:
 
 @metric("rouge_l_f1", beta=1, **SETTINGS)
 def rouge_l_f1(answers: Answers) -> float:
-    return 100 * rouge_l_each(answers, beta=1).mean()
+    return 100 * answers.mean("rouge_l_f1")
 
 
 @metric("ppl_per_word", needs="nll", words=False, per="white-space word", eos="counted")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.words import BLOCK, Ragged, blocks, grams, joined
+from vikdf.metrics.registry import Answers, Block, metric, piece
+from vikdf.metrics.words import Ragged, grams, joined
 
 SMALL, TINY = 1e-9, 1e-15  # the reference tool's, below and above the fraction bar
 ORDERS = 4
@@ -47,19 +47,19 @@ def _matches(hypotheses: Ragged, references: list[Ragged]) -> np.ndarray:
     return correct
 
 
-def _counts(hypotheses: Ragged, references: list[Ragged]) -> Counts:
-    cut = [(block.start, block.stop) for block in blocks(len(hypotheses), BLOCK, "BLEU")]
-    correct = [_matches(hypotheses.part(*ends), [column.part(*ends) for column in references]) for ends in cut]
-    lengths = np.sort(np.stack([column.lengths for column in references]), axis=0)  # [R, N]; of two as close,
+@piece()
+def counts(block: Block) -> dict[str, np.ndarray]:
+    """What Counts holds, of each item."""
+    hypotheses, references = block.hypothesis_words, block.reference_words
+    lengths = np.sort(np.stack([column.lengths for column in references]), axis=0)  # [R, n]; of two as close,
     closest = np.abs(lengths - hypotheses.lengths).argmin(axis=0)  # the shorter
-    reference = np.take_along_axis(lengths, closest[None], axis=0)[0]
     guess = np.maximum(hypotheses.lengths[:, None] - np.arange(ORDERS), 0).astype(np.int32)
-    return Counts(np.concatenate(correct), guess, hypotheses.lengths, reference)
-
-
-def bleu_counts(answers: Answers) -> Counts:
-    """Counts of each item; sums of them over any set of items give its BLEU."""
-    return answers.remember("bleu", lambda: _counts(answers.hypothesis_words, answers.reference_words))
+    return {
+        "correct": _matches(hypotheses, references),
+        "guess": guess,
+        "hypothesis_words": hypotheses.lengths,
+        "reference_words": np.take_along_axis(lengths, closest[None], axis=0)[0],
+    }
 
 
 def bleu(counts: Counts, order: int) -> float:
@@ -71,24 +71,29 @@ def bleu(counts: Counts, order: int) -> float:
     return 100 * math.prod(precisions) ** (1 / order) * brevity
 
 
+def corpus(answers: Answers) -> Counts:
+    """The sums over all items, as if they were one."""
+    return Counts(*(answers.sum(name)[None] for name in ("correct", "guess", "hypothesis_words", "reference_words")))
+
+
 _SETTINGS = {"level": "corpus", "reflen": "closest", "smooth": f"{TINY:g}/{SMALL:g}"}
 
 
 @metric("bleu1", **_SETTINGS)
 def bleu1(answers: Answers) -> float:
-    return bleu(bleu_counts(answers), 1)
+    return bleu(corpus(answers), 1)
 
 
 @metric("bleu2", **_SETTINGS)
 def bleu2(answers: Answers) -> float:
-    return bleu(bleu_counts(answers), 2)
+    return bleu(corpus(answers), 2)
 
 
 @metric("bleu3", **_SETTINGS)
 def bleu3(answers: Answers) -> float:
-    return bleu(bleu_counts(answers), 3)
+    return bleu(corpus(answers), 3)
 
 
 @metric("bleu4", **_SETTINGS)
 def bleu4(answers: Answers) -> float:
-    return bleu(bleu_counts(answers), 4)
+    return bleu(corpus(answers), 4)

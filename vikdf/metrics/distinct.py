@@ -5,6 +5,7 @@ Lower case; ASCII punctuation becomes a space; then the articles a, an, the beco
 
 import re
 import string
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from vikdf.metrics.registry import Answers, metric
 from vikdf.metrics.words import BLOCK, Ragged, Vocabulary, blocks, encode, grams
 
 FRESH = 2**18  # n-grams that wait at least before they are merged with those seen
+DRAWERS = 64  # merged one after the other: a copy is of one drawer
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # times an odd number, mod 2 ** 64: another number each, and spread evenly
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "\n", " "))
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
@@ -37,20 +40,43 @@ def _merged(parts: list[np.ndarray]) -> np.ndarray:
     return values[first]
 
 
-def counts(texts: list[str]) -> dict[int, tuple[int, int]]:
+class Seen:
+    """The different ones of many numbers, eight bytes each; more wait in `fresh` until it is worth to merge them."""
+
+    def __init__(self):
+        self.drawers = [np.zeros(0, dtype=np.uint64)] * DRAWERS
+        self.fresh: list[np.ndarray] = []
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.drawers))
+
+    def add(self, numbers: np.ndarray) -> None:
+        self.fresh.append(_merged([numbers.astype(np.uint64) * _MIX]))
+        self.waiting += len(self.fresh[-1])
+        if self.waiting > max(FRESH, len(self) // 4):
+            self.merge()
+
+    def merge(self) -> None:
+        edges = (np.arange(1, DRAWERS, dtype=np.uint64) << np.uint64(58)).astype(np.uint64)
+        parts = [np.split(numbers, np.searchsorted(numbers, edges)) for numbers in self.fresh]
+        for place, drawer in enumerate(self.drawers):
+            self.drawers[place] = _merged([drawer, *(part[place] for part in parts)])
+        self.fresh, self.waiting = [], 0
+
+
+def counts(*columns: Sequence[str]) -> dict[int, tuple[int, int]]:
     """Order 1 and 2 -> distinct n-grams, n-grams. Counted block by block: of all n-grams only the distinct ones are kept."""
-    vocabulary, total = Vocabulary(), {1: 0, 2: 0}
-    seen, fresh = np.zeros(0, dtype=np.int64), []
-    for block in blocks(len(texts), BLOCK, "n-grams"):
-        words = encode(normalised(texts[block.start : block.stop]), str.split, vocabulary)
-        follows = np.ones(len(words.flat) + 1, dtype=bool)  # places where a word follows one of its own text
-        follows[[*words.starts, -1]] = False
-        pairs = (words.flat[:-1].astype(np.int64) << 32 | words.flat[1:])[follows[1:-1]]
-        fresh.append(_merged([pairs]))
-        total = {1: total[1] + len(words.flat), 2: total[2] + len(pairs)}
-        if sum(map(len, fresh)) > max(FRESH, len(seen) // 2):
-            seen, fresh = _merged([seen, *fresh]), []
-    seen = _merged([seen, *fresh])
+    vocabulary, total, seen = Vocabulary(), {1: 0, 2: 0}, Seen()
+    for texts in columns:
+        for block in blocks(len(texts), BLOCK, "n-grams"):
+            words = encode(normalised(texts[block.start : block.stop]), str.split, vocabulary)
+            follows = np.ones(len(words.flat) + 1, dtype=bool)  # places where a word follows one of its own text
+            follows[[*words.starts, -1]] = False
+            pairs = (words.flat[:-1].astype(np.int64) << 32 | words.flat[1:])[follows[1:-1]]
+            seen.add(pairs)
+            total = {1: total[1] + len(words.flat), 2: total[2] + len(pairs)}
+    seen.merge()
     return {1: (len(vocabulary), total[1]), 2: (len(seen), total[2])}
 
 

@@ -2,10 +2,11 @@
 
 Dis-n falls with the number of words, whatever a system says. EAD divides the distinct n-grams N by how many are expected
 among as many (C) drawn at random from V: EAD = N / (V (1 - ((V - 1) / V)^C)), here in per cent. V has to be the same for
-all systems that are compared: it is the number of distinct n-grams of the references, and stands in the signature.
+all systems that are compared: it is the number of n-grams that the references' distinct words can form, and stands in the
+signature.
 """
 
-import math
+import numpy as np
 
 from vikdf.metrics.distinct import NORM, counts, distinct, said
 from vikdf.metrics.registry import Answers, metric
@@ -13,24 +14,26 @@ from vikdf.metrics.registry import Answers, metric
 
 def ead(found: int, total: int, vocabulary: int) -> float:
     """In per cent of `total` n-grams, `found` of them distinct; above 100 where they vary more than random ones of V."""
+    return distinct(found, float(expected(total, vocabulary)))
+
+
+def expected(total, vocabulary: int):
+    """How many of `total` n-grams, a number or an array, are distinct if they are drawn at random from V."""
     if vocabulary > 1:  # expm1 and log1p keep the digits where V is large
-        expected = -vocabulary * math.expm1(total * math.log1p(-1 / vocabulary))
-    else:
-        expected = min(total, 1)
-    return distinct(found, expected)
+        return -vocabulary * np.expm1(total * np.log1p(-1 / vocabulary))
+    return np.minimum(total, 1)
 
 
 def vocabulary(answers: Answers, order: int) -> int:
-    """V: the distinct n-grams of all references."""
-    every = [text for column in answers.references for text in column]
-    return answers.remember("vocabulary", lambda: counts(every))[order][0]
+    """V: the distinct words of all references, to the power of the order."""
+    return answers.remember("vocabulary", lambda: counts(*answers.references))[1][0] ** order
 
 
-@metric("ead1", **NORM, V=lambda answers: f"{vocabulary(answers, 1)}-in-references")
+@metric("ead1", **NORM, V=lambda answers: f"{vocabulary(answers, 1)}-of-references")
 def ead1(answers: Answers) -> float:
     return ead(*said(answers)[1], vocabulary(answers, 1))
 
 
-@metric("ead2", **NORM, V=lambda answers: f"{vocabulary(answers, 2)}-in-references")
+@metric("ead2", **NORM, V=lambda answers: f"{vocabulary(answers, 2)}-of-references")
 def ead2(answers: Answers) -> float:
     return ead(*said(answers)[2], vocabulary(answers, 2))

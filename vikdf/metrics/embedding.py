@@ -7,23 +7,33 @@ reference, at which the tool stops, scores 0. Vectors are gathered for a few ite
 Shapes: n items of a block, L words of its longest text, d width of the vectors.
 """
 
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from vikdf.metrics.registry import Answers, metric
+from vikdf.metrics.registry import Answers, Block, metric, piece
 from vikdf.metrics.vectors import Vectors
-from vikdf.metrics.words import Ragged, blocks
+from vikdf.metrics.words import Ragged, Vocabulary
 
-BLOCK = 32  # items at a time: their vectors stay in the cache
-WORDS = 1024  # words at most of a side of a block: long texts go in smaller ones
+ITEMS = 32  # items at a time: their vectors stay in the cache
+WORDS = 1024  # words at most of a side of these: long texts go in smaller ones
 CELLS = 2**22  # cosines at a time
 
 
-class Table(NamedTuple):
-    vectors: Vectors
-    places: np.ndarray  # [V] row of each word of the vocabulary
-    norms: np.ndarray  # [V]
+class Table:
+    """Row in the table of vectors, and norm, of each word of the vocabulary as far as it was met."""
+
+    def __init__(self, vectors: Vectors):
+        self.vectors, self.places, self.norms = vectors, np.zeros(0, dtype=np.int64), np.zeros(0)
+
+    def meet(self, vocabulary: Vocabulary) -> None:
+        places = self.vectors.places(list(islice(vocabulary, len(self.places), None)))
+        norms = np.zeros(len(places))
+        for first in range(0, len(places), WORDS):
+            vectors = self.vectors.look(places[first : first + WORDS])
+            norms[first : first + WORDS] = np.sqrt(np.einsum("vd,vd->v", vectors, vectors))
+        self.places, self.norms = np.concatenate([self.places, places]), np.concatenate([self.norms, norms])
 
 
 class Side(NamedTuple):
@@ -80,65 +90,43 @@ def _side(words: Ragged, items: np.ndarray, table: Table) -> Side:
     return Side(table.vectors.look(table.places[ids]), there, table.norms[ids])
 
 
-def _table(answers: Answers) -> Table:
-    places = answers.vectors.places(list(answers.vocabulary))
-    norms = np.zeros(len(places))
-    for first in range(0, len(places), WORDS):
-        vectors = answers.vectors.look(places[first : first + WORDS])
-        norms[first : first + WORDS] = np.sqrt(np.einsum("vd,vd->v", vectors, vectors))
-    return Table(answers.vectors, places, norms)
-
-
-def _best(answers: Answers) -> dict[str, np.ndarray]:
-    """Kind -> [N]: the similarity of each item, the best over its references; items by length, so that little is filled up."""
-    table, best = _table(answers), {}
-    for references in answers.reference_words:
-        lengths = np.stack([answers.hypothesis_words.lengths, references.lengths])
+@piece(needs="vectors")
+def cosines(block: Block) -> dict[str, np.ndarray]:
+    """Kind -> [n]: the similarity of each item, the best over its references; items by length, so that little is filled up."""
+    answers, hypotheses, best = block.answers, block.hypothesis_words, {}
+    table = answers.remember("table", lambda: Table(answers.vectors))
+    for references in block.reference_words:
+        table.meet(answers.vocabulary)
+        lengths = np.stack([hypotheses.lengths, references.lengths])
         order = np.lexsort(lengths)
         order = order[lengths.min(axis=0)[order] > 0]  # an empty text stays at 0
-        found = {kind: np.zeros(len(answers)) for kind in KINDS}
-        for items in _pieces(order, lengths.max(axis=0)):
-            sides = [_side(words, items, table) for words in (answers.hypothesis_words, references)]
+        found = {kind: np.zeros(len(hypotheses)) for kind in KINDS}
+        for items in _parts(order, lengths.max(axis=0)):
+            sides = [_side(words, items, table) for words in (hypotheses, references)]
             for kind, similarity in KINDS.items():
                 found[kind][items] = similarity(*sides)
         best = {kind: np.maximum(best.get(kind, values), values) for kind, values in found.items()}
     return best
 
 
-def _pieces(order: np.ndarray, lengths: np.ndarray):
-    """The items in blocks; a block of long texts once more in parts."""
-    for block in blocks(len(order), BLOCK, "word vectors"):
-        items = order[block.start : block.stop]
+def _parts(order: np.ndarray, lengths: np.ndarray):
+    """A few of the items at a time; of long texts fewer."""
+    for start in range(0, len(order), ITEMS):
+        items = order[start : start + ITEMS]
         step = max(1, WORDS // int(lengths[items].max()))
         yield from (items[first : first + step] for first in range(0, len(items), step))
 
 
-def _each(answers: Answers, kind: str) -> np.ndarray:
-    return answers.remember("embedding", lambda: _best(answers))[kind]
-
-
-def average_each(answers: Answers) -> np.ndarray:
-    return _each(answers, "average")
-
-
-def extrema_each(answers: Answers) -> np.ndarray:
-    return _each(answers, "extrema")
-
-
-def greedy_each(answers: Answers) -> np.ndarray:
-    return _each(answers, "greedy")
-
-
 @metric("average", needs="vectors", mean="items")
 def average(answers: Answers) -> float:
-    return 100 * average_each(answers).mean()
+    return 100 * answers.mean("average")
 
 
 @metric("extrema", needs="vectors", mean="items")
 def extrema(answers: Answers) -> float:
-    return 100 * extrema_each(answers).mean()
+    return 100 * answers.mean("extrema")
 
 
 @metric("greedy", needs="vectors", mean="items")
 def greedy(answers: Answers) -> float:
-    return 100 * greedy_each(answers).mean()
+    return 100 * answers.mean("greedy")

@@ -2,8 +2,10 @@
 
     answers = Answers(hypotheses, [references], nll=nll, tokens=tokens, vectors=vectors)
     score(answers)  ->  {"ppl": Score(12.3, "ppl|eos:counted|n:500|..."), "bleu1": ...}
+    answers.each("rouge_l")  ->  [N] what each item adds to it
 
-To add a metric: one function of Answers under `@metric(...)` in a file of this folder.
+To add a metric: one function of Answers under `@metric(...)` in a file of this folder. What it counts of each item is made
+under `@piece(...)`, for some items at a time: only the sums are kept, so that memory stays flat however many answers there are.
 """
 
 import json
@@ -16,7 +18,7 @@ import numpy as np
 
 from vikdf import __version__
 from vikdf.metrics.vectors import Vectors
-from vikdf.metrics.words import TOKENIZERS, Ragged, Vocabulary, encode, tokenizer_signature
+from vikdf.metrics.words import BLOCK, TOKENIZERS, Ragged, Vocabulary, blocks, encode, tokenizer_signature
 
 if TYPE_CHECKING:  # it imports this file
     from vikdf.metrics.similarity import Encoder
@@ -36,7 +38,14 @@ class Metric:
     settings: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Piece:
+    function: Callable[["Block"], dict[str, np.ndarray]]  # name -> [n, ...], a row an item
+    needs: str  # as a metric's
+
+
 METRICS: dict[str, Metric] = {}
+PIECES: list[Piece] = []
 
 
 def metric(name: str, needs: str = "", words: bool = True, **settings) -> Callable:
@@ -47,6 +56,34 @@ def metric(name: str, needs: str = "", words: bool = True, **settings) -> Callab
         return function
 
     return put
+
+
+def piece(needs: str = "") -> Callable:
+    """Puts a function into PIECES: what several metrics are made of is made once, in one pass over the items."""
+
+    def put(function: Callable[["Block"], dict[str, np.ndarray]]) -> Callable[["Block"], dict[str, np.ndarray]]:
+        PIECES.append(Piece(function, needs))
+        return function
+
+    return put
+
+
+class Block:
+    """Some of the items, as the pieces read them."""
+
+    def __init__(self, answers: "Answers", items: range):
+        self.answers, self.cut = answers, slice(items.start, items.stop)
+
+    def _words(self, texts: Sequence[str]) -> Ragged:
+        return encode(texts[self.cut], TOKENIZERS[self.answers.tokenizer], self.answers.vocabulary)
+
+    @cached_property
+    def hypothesis_words(self) -> Ragged:
+        return self._words(self.answers.hypotheses)
+
+    @cached_property
+    def reference_words(self) -> list[Ragged]:
+        return [self._words(column) for column in self.answers.references]
 
 
 class Answers:
@@ -76,16 +113,17 @@ class Answers:
             raise ValueError("no references: at least one column of them is needed")
         if tokenizer not in TOKENIZERS:
             raise ValueError(f"tokenizer {tokenizer!r} is unknown: choose one of {', '.join(TOKENIZERS)}")
-        self.hypotheses, self.references = list(hypotheses), [list(column) for column in references]
+        self.hypotheses, self.references = hypotheses, references  # as given: a copy would grow with their number
         self.nll, self.tokens, self.vectors, self.tokenizer = nll, tokens, vectors, tokenizer
         self.encoder, self.kept = encoder, kept
+        self.vocabulary = Vocabulary()
         self.memo: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.hypotheses)
 
     def remember(self, name: str, make: Callable[[], Any]) -> Any:
-        """What several metrics share (the counts of BLEU-1 to BLEU-4) is made once."""
+        """What several metrics share is made once."""
         if name not in self.memo:
             self.memo[name] = make()
         return self.memo[name]
@@ -112,24 +150,44 @@ class Answers:
         )
         return rest, dropped
 
-    @cached_property
-    def _encoded(self) -> tuple[Ragged, list[Ragged], Vocabulary]:
-        vocabulary = Vocabulary()
-        cut = TOKENIZERS[self.tokenizer]
-        hypotheses = encode(self.hypotheses, cut, vocabulary)
-        return hypotheses, [encode(column, cut, vocabulary) for column in self.references], vocabulary
+    def has(self, needs: str) -> bool:
+        return not needs or getattr(self, needs) is not None
+
+    def _pass(self, keep: bool) -> None:
+        """Block by block every piece that the answers bring enough for; their sums, and on demand the pieces themselves."""
+        sums: dict[str, Any] = {}
+        kept: dict[str, list[np.ndarray]] = {}
+        chosen = [piece for piece in PIECES if self.has(piece.needs)]
+        for items in blocks(len(self), BLOCK, "scores"):
+            block = Block(self, items)
+            for name, values in (pair for piece in chosen for pair in piece.function(block).items()):
+                sums[name] = sums.get(name, 0) + values.sum(axis=0)
+                if keep:
+                    kept.setdefault(name, []).append(values)
+        self.memo["sums"] = sums
+        if keep:
+            self.memo["each"] = {name: np.concatenate(parts) for name, parts in kept.items()}
+
+    def sum(self, name: str) -> Any:
+        """A piece summed over all items."""
+        if "sums" not in self.memo:
+            self._pass(keep=False)
+        return self.memo["sums"][name]
+
+    def mean(self, name: str) -> float:
+        return self.sum(name) / len(self)
+
+    def each(self, name: str) -> np.ndarray:
+        """[N, ...] a piece of each item. Ask for these before score() where both are wanted: then one pass makes both."""
+        if "each" not in self.memo:
+            self._pass(keep=True)
+        return self.memo["each"][name]
 
     @property
-    def hypothesis_words(self) -> Ragged:
-        return self._encoded[0]
-
-    @property
-    def reference_words(self) -> list[Ragged]:
-        return self._encoded[1]
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._encoded[2]
+    def scored_with(self) -> str:
+        """What two systems must have in common, so that their numbers may be compared."""
+        tables = [each.signature for each in (self.vectors, self.encoder) if each is not None]
+        return "|".join([tokenizer_signature(self.tokenizer), *tables, f"refs:{len(self.references)}"])
 
     def signature(self, metric: Metric) -> str:
         settings = {key: value(self) if callable(value) else value for key, value in metric.settings.items()}
@@ -143,6 +201,5 @@ class Answers:
 
 def score(answers: Answers) -> dict[str, Score]:
     """Every metric for which the answers bring what it needs, in the order of METRICS."""
-    given = {"": True} | {name: getattr(answers, name) is not None for name in ("nll", "vectors", "encoder")}
-    chosen = [metric for metric in METRICS.values() if given[metric.needs]]
+    chosen = [metric for metric in METRICS.values() if answers.has(metric.needs)]
     return {metric.name: Score(float(metric.function(answers)), answers.signature(metric)) for metric in chosen}

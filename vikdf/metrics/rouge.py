@@ -6,8 +6,8 @@ packages that have it build a table of all words by all words for each pair.
 
 import numpy as np
 
-from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.words import BLOCK, Ragged, blocks
+from vikdf.metrics.registry import Answers, Block, metric, piece
+from vikdf.metrics.words import Ragged
 
 
 def lcs(masks: dict[int, int], length: int, words: list[int]) -> int:
@@ -34,25 +34,21 @@ def _common(hypotheses: Ragged, references: Ragged) -> list[int]:
     return found
 
 
-def _shares(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """[N], [N]: precision and recall of each item, each the best over its references."""
-    precision, recall = np.zeros(len(answers)), np.zeros(len(answers))
-    hypotheses = answers.hypothesis_words
-    for references in answers.reference_words:
-        common = np.zeros(len(answers))
-        for block in blocks(len(answers), BLOCK, "ROUGE-L"):
-            ends = block.start, block.stop
-            common[slice(*ends)] = _common(hypotheses.part(*ends), references.part(*ends))
+@piece()
+def shares(block: Block) -> dict[str, np.ndarray]:
+    """Both F of each item, from precision and recall, each the best over its references; 0 where a side is empty."""
+    hypotheses = block.hypothesis_words
+    precision, recall = np.zeros(len(hypotheses)), np.zeros(len(hypotheses))
+    for references in block.reference_words:
+        common = np.array(_common(hypotheses, references), dtype=float)
         precision = np.maximum(precision, common / np.maximum(hypotheses.lengths, 1))
         recall = np.maximum(recall, common / np.maximum(references.lengths, 1))
-    return precision, recall
+    return {"rouge_l": _f(precision, recall, beta=1.2), "rouge_l_f1": _f(precision, recall, beta=1)}
 
 
-def rouge_l_each(answers: Answers, beta: float) -> np.ndarray:
-    """[N]: F_beta of each item; 0 where hypothesis or reference is empty."""
-    precision, recall = answers.remember("rouge", lambda: _shares(answers))
+def _f(precision: np.ndarray, recall: np.ndarray, beta: float) -> np.ndarray:
     below = recall + beta**2 * precision
-    return np.divide((1 + beta**2) * precision * recall, below, out=np.zeros(len(answers)), where=below > 0)
+    return np.divide((1 + beta**2) * precision * recall, below, out=np.zeros(len(below)), where=below > 0)
 
 
 SETTINGS = {"mean": "items", "best": "P-and-R-apart"}  # of several references, as the tool
@@ -60,4 +56,4 @@ SETTINGS = {"mean": "items", "best": "P-and-R-apart"}  # of several references, 
 
 @metric("rouge_l", beta=1.2, **SETTINGS)
 def rouge_l(answers: Answers) -> float:
-    return 100 * rouge_l_each(answers, beta=1.2).mean()
+    return 100 * answers.mean("rouge_l")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vikdf import files
-from vikdf.metrics.registry import Answers, metric
-from vikdf.metrics.words import BLOCK, Ragged, blocks
+from vikdf.metrics.registry import Answers, Block, metric, piece
+from vikdf.metrics.words import Ragged
 
 BATCH = 64  # pairs at a time, by length
 LONGEST = 512  # pieces of a text, where the encoder has room for as many
@@ -34,16 +34,14 @@ class Encoder:
 
     @property
     def signature(self) -> str:
-        return f"encoder:{self.name}@{self.sha256[:12]}"
+        return f"encoder:{self.name}@{self.sha256}"
 
     def pieces(self, texts: list[str]) -> Ragged:
         """Ids of the pieces of each text, special ones among them."""
         flat, starts = array("i"), [0]
-        for block in blocks(len(texts), BLOCK, "word pieces"):
-            part = texts[block.start : block.stop]
-            for row in self.tokenizer(part, return_attention_mask=False, verbose=False)["input_ids"]:
-                flat.fromlist(row)
-                starts.append(len(flat))
+        for row in self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]:
+            flat.fromlist(row)
+            starts.append(len(flat))
         return Ragged(np.array(flat, dtype=np.int32), np.array(starts, dtype=np.int64))
 
 
@@ -108,29 +106,20 @@ def _f(own: np.ndarray, other: np.ndarray) -> float:
     return min(1.0, 2 * precision * recall / (precision + recall)) if min(precision, recall) > 0 else 0.0
 
 
-def _best(answers: Answers) -> tuple[np.ndarray, int]:
-    """[N] F of each item, the best over its references; texts that were cut."""
-    encoder = answers.encoder
-    columns = [encoder.pieces(column) for column in (answers.hypotheses, *answers.references)]
-    cut = sum(int((column.lengths > encoder.room).sum()) for column in columns)
+@piece(needs="encoder")
+def similar(block: Block) -> dict[str, np.ndarray]:
+    """F of each item, the best over its references; how many of its texts were cut."""
+    answers, encoder = block.answers, block.answers.encoder
+    columns = [encoder.pieces(list(column[block.cut])) for column in (answers.hypotheses, *answers.references)]
     hypotheses, *references = columns
-    best = np.zeros(len(answers))
+    best = np.zeros(len(hypotheses))
     for column in references:
         order = np.lexsort([hypotheses.lengths, column.lengths])
-        for block in blocks(len(order), BATCH, "similarity"):
-            items = order[block.start : block.stop]
+        for first in range(0, len(order), BATCH):
+            items = order[first : first + BATCH]
             sides = [_states(encoder, [side.row(item) for item in items]) for side in (hypotheses, column)]
             best[items] = np.maximum(best[items], [_f(own, other) for own, other in zip(*sides, strict=True)])
-    return best, cut
-
-
-def _similar(answers: Answers) -> tuple[np.ndarray, int]:
-    return answers.remember("similarity", lambda: _best(answers))
-
-
-def similarity_each(answers: Answers) -> np.ndarray:
-    """[N], 0 to 1."""
-    return _similar(answers)[0]
+    return {"similarity": best, "cut": np.sum([column.lengths > encoder.room for column in columns], axis=0)}
 
 
 @metric(
@@ -142,7 +131,7 @@ def similarity_each(answers: Answers) -> np.ndarray:
     idf="no",
     rescaled="no",
     special="left-out",
-    cut=lambda answers: _similar(answers)[1],
+    cut=lambda answers: answers.sum("cut"),
 )
 def similarity(answers: Answers) -> float:
-    return 100 * similarity_each(answers).mean()
+    return 100 * answers.mean("similarity")

@@ -35,7 +35,7 @@ class Vectors:
 
     @property
     def signature(self) -> str:
-        return f"vectors:{self.name}@{self.sha256[:12]}|unknown:mean"
+        return f"vectors:{self.name}@{self.sha256}|unknown:mean"
 
     def places(self, words: list[str]) -> np.ndarray:
         """[len(words)] rows of the words; -1 for one that is not there."""

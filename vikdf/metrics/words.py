@@ -1,6 +1,6 @@
 """Text to words, and words to numbers: what BLEU, ROUGE-L and the embedding metrics count.
 
-    vocabulary = {}
+    vocabulary = Vocabulary()
     encode(["i am fine."], TOKENIZERS["nltk"], vocabulary)  ->  Ragged of ids; `vocabulary` grows: word -> id
 
 Two tokenizers by name: `nltk` (lower case, NLTKWordTokenizer: the paper's script without its sentence splitter, which
@@ -10,7 +10,7 @@ needs a download) and `space` (split at white space, case kept: what nlg-eval do
 import importlib.metadata
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
@@ -144,15 +144,12 @@ def blocks(total: int, size: int, doing: str) -> Iterator[range]:
             bar.update(len(block))
 
 
-def encode(texts: list[str], tokenizer: Callable[[str], list[str]], vocabulary: Vocabulary) -> Ragged:
+def encode(texts: Sequence[str], tokenizer: Callable[[str], list[str]], vocabulary: Vocabulary) -> Ragged:
     """Ids of the texts' words; new words are added to the vocabulary in the order in which they come."""
     flat, starts = array("i"), np.zeros(len(texts) + 1, dtype=np.int64)
-    for block in blocks(len(texts), BLOCK, "words"):
-        ids: list[int] = []
-        for row in block:
-            ids.extend(map(vocabulary.__getitem__, tokenizer(texts[row])))
-            starts[row + 1] = len(flat) + len(ids)
-        flat.fromlist(ids)
+    for row, text in enumerate(texts, 1):
+        flat.fromlist(list(map(vocabulary.__getitem__, tokenizer(text))))
+        starts[row] = len(flat)
     return Ragged(np.frombuffer(flat, dtype=np.int32) if flat else np.zeros(0, dtype=np.int32), starts)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vikdf import files, flags, tracked
+from vikdf.means import read_csv
 from vikdf.report import compare, cost, examples, extras, notes, pictures, probe, rows, table
 
 HERE = Path(__file__).parent
@@ -58,18 +59,18 @@ def report(
     shown: so many answers of each task stand side by side, the first ones of the test set
     """
     about = {"systems": systems, "controls": controls, "alpha": statistics["alpha"]}
-    paper = {path.name: rows.read(path) for path in reported}
-    means, chances = rows.read(table1), rows.read(significance)
-    ranges, tested, looks, spent = (rows.read(path) for path in (intervals, pairs, probed, costs))
+    paper = {path.name: read_csv(path) for path in reported}
+    means, chances = read_csv(table1), read_csv(significance)
+    ranges, tested, looks, spent = (read_csv(path) for path in (intervals, pairs, probed, costs))
     page = {
         "metrics": table.metrics(means),
         "tasks": table.tasks(means, paper.get("table1.csv", []), chances, ranges, about),
-        "glance": table.glance(means, chances, tested, ranges, about),
+        "glance": table.glance(means, chances, tested, about),
         "counts": {"systems": len({row["system"] for row in means}), "seeds": means[0]["seeds"] if means else 0},
         "drawings": {path.stem: pictures.inline(path) for path in figures},
         "probes": probe.kinds(looks, ranges, controls),
         "probe_table": probe.whole(looks),
-        "compare": compare.compare(ranges, tested, controls, statistics["alpha"]),
+        "compare": compare.compare(ranges, tested, controls),
         "stages": cost.stages(spent),
         "jobs": cost.jobs(spent),
         "total": cost.total(spent),

@@ -3,14 +3,15 @@
 In: rows of intervals.csv and pairs.csv. Out: plain values that script.js reads; each pair stands once.
 """
 
-from vikdf.means import LOWER_IS_BETTER
+from vikdf.means import lower_is_better
 from vikdf.report.rows import TASKS, key, title
 
 
-def compare(intervals: list[dict], pairs: list[dict], controls: dict, alpha: float) -> dict:
-    """{alpha, tasks: [{name, title, metrics: [{name, title, lower, rows, pairs}]}]}, metrics that have pairs alone.
+def compare(intervals: list[dict], pairs: list[dict], controls: dict) -> list[dict]:
+    """[{name, title, metrics: [{name, title, lower, rows, pairs}]}], a task each, metrics that have pairs alone.
 
-    A row is [system, data, value, low, high, t_low, t_high, is a control]; a pair is [row, row, difference, p, p_holm].
+    A row is [system, data, value, low, high, t_low, t_high, is a control]; a pair is
+    [row, row, difference, p, p_holm, is significant].
     """
     tasks = []
     for task in dict.fromkeys(row["task"] for row in pairs):
@@ -26,7 +27,7 @@ def compare(intervals: list[dict], pairs: list[dict], controls: dict, alpha: flo
             for name in names
         ]
         tasks.append({"name": task, "title": TASKS.get(task, task), "metrics": measured})
-    return {"alpha": alpha, "tasks": tasks}
+    return tasks
 
 
 def _metric(name: str, rows: list[dict], pairs: list[dict], controls: dict) -> dict:
@@ -41,11 +42,8 @@ def _metric(name: str, rows: list[dict], pairs: list[dict], controls: dict) -> d
             for row in rows
         ],
         "pairs": [
-            [place[key(row, "a", "a_data")], place[key(row, "b", "b_data")], row["difference"], row["p"], row["p_holm"]]
-            for row in known if row["p"] is not None
+            [place[key(row, "a", "a_data")], place[key(row, "b", "b_data")], row["difference"], row["p"], row["p_holm"],
+             int(row["significant"] == "yes")]
+            for row in known
         ],
     }  # fmt: skip
-
-
-def lower_is_better(name: str) -> bool:
-    return name in LOWER_IS_BETTER or "_rank" in name

@@ -5,8 +5,9 @@ In: the paths that are there. Out: one dict a section: its tables, its drawing a
 
 from pathlib import Path
 
+from vikdf.means import read_csv
 from vikdf.report import pictures
-from vikdf.report.rows import between, figure, read, title
+from vikdf.report.rows import between, figure, title
 
 ZERO = {("reddit", "full"), ("image_chat", "zero")}  # the rows of table 1 that table 3 and figure 7 have too
 SAME = 0.005  # means of the same run agree to the printed digits
@@ -20,11 +21,11 @@ def extras(paths: list[Path], means: list[dict], reported: dict[str, list[dict]]
     if "evidence.csv" in there:
         sections.append(_evidence(there))
     if "table3.csv" in there:
-        sections.append(_table3(read(there["table3.csv"]), means, reported.get("table3.csv", [])))
+        sections.append(_table3(read_csv(there["table3.csv"]), means, reported.get("table3.csv", [])))
     if "figure7.csv" in there:
         sections.append(_figure7(there, means))
     if "table2.csv" in there:
-        sections.append(_table2(read(there["table2.csv"]), reported.get("table2.csv", [])))
+        sections.append(_table2(read_csv(there["table2.csv"]), reported.get("table2.csv", [])))
     return sections
 
 
@@ -46,7 +47,7 @@ def _with_spread(row: dict, name: str) -> str:
 
 
 def _evidence(there: dict[str, Path]) -> dict:
-    rows = [row for row in read(there["evidence.csv"]) if row["contrast"]]
+    rows = [row for row in read_csv(there["evidence.csv"]) if row["contrast"]]
     lines = [
         [row["question"], title(row["metric"]), row["a"], row["b"], figure(row["difference"]), between(row["low"], row["high"]),
          figure(row["seeds"]), row["favours"]]
@@ -84,13 +85,18 @@ def _table2(rows: list[dict], reported: list[dict]) -> dict:
         lines.append([row["system"], *means, *(figure(row[name]) for name in single)])
         other = theirs.get(row["system"], {})
         paper.append([figure(other.get(name)) if other.get(name) is not None else "" for name in [*criteria, *single]])
-    table = {"head": ["system", *criteria, *single], "rows": lines, "texts": 1, "paper": paper}
+    table = {"head": ["system", *criteria, *single], "rows": lines, "texts": 1, "paper": paper, "ours": len(lines)}
+    for row in [row for name, row in theirs.items() if name not in {row["system"] for row in rows}]:
+        lines.append([row["method"], *("" for _ in table["head"][1:])])
+        paper.append([figure(row.get(name)) if row.get(name) is not None else "" for name in [*criteria, *single]])
     about = "Ratings that people gave, 1 to 5, blind to the systems. Intervals: over dialogues; kappa, alpha: how far they agree."
+    if any(row.get("pictures") == "no" for row in rows):
+        about += " Relevance was asked of the text alone; the paper's raters judged text and picture."
     return _section("table2", "What people say", about, table)
 
 
 def _figure7(there: dict[str, Path], means: list[dict]) -> dict:
-    rows = read(there["figure7.csv"])
+    rows = read_csv(there["figure7.csv"])
     drawing = pictures.inline(there["figure7.svg"]) if "figure7.svg" in there else ""
     about = "VIKDF at zero data by the number of its queries."
     return _section("figure7", "More and fewer queries", about, plain(rows), drawing, _other_run(rows, means))

@@ -3,7 +3,8 @@
 In: rows of probe.csv and of intervals.csv (task probe). Out: one dict a kind of noun, and the whole table.
 """
 
-from vikdf.report.rows import LOOKS, MEASURES, between, figure, key
+from vikdf.means import MEASURES
+from vikdf.report.rows import LOOKS, between, figure, key
 
 KINDS = {"heldout": "held-out nouns: no text told their looks", "seen": "seen nouns: text told their looks"}
 MEASURE = "accuracy_all"  # right answers among all, also those that state nothing

@@ -73,11 +73,11 @@ const digits = (value, task) => value.toFixed(task === "probe" ? 3 : 2).replace(
 const chance = p => (p < 0.001 ? "< .001" : p.toFixed(3).replace(/^0/, "")); // no more digits than it has meaning
 
 function comparison() {
-  const data = JSON.parse(one("#compare-data").textContent);
+  const data = JSON.parse(one("#compare-data").textContent); // a task each
   const [tasks, metrics, controls] = ["#chance-task", "#chance-metric", "#chance-controls"].map(name => one(name));
   if (!tasks) return;
-  const task = () => data.tasks[tasks.value], metric = () => task().metrics[metrics.value];
-  const draw = () => matrix(one(".matrix"), task(), metric(), data.alpha, controls.checked);
+  const task = () => data[tasks.value], metric = () => task().metrics[metrics.value];
+  const draw = () => matrix(one(".matrix"), task(), metric(), controls.checked);
   const fill = () => {
     const before = metrics.selectedOptions[0]?.textContent;
     metrics.replaceChildren(...task().metrics.map((each, place) => made("option", { value: place }, each.title)));
@@ -85,21 +85,21 @@ function comparison() {
     metrics.value = same >= 0 ? same : Math.max(0, task().metrics.findIndex(each => ["bleu1", "color_accuracy_all_heldout"].includes(each.name)));
     draw();
   };
-  tasks.append(...data.tasks.map((each, place) => made("option", { value: place }, each.title)));
-  tasks.value = Math.max(0, data.tasks.findIndex(each => each.name === "image_chat"));
+  tasks.append(...data.map((each, place) => made("option", { value: place }, each.title)));
+  tasks.value = Math.max(0, data.findIndex(each => each.name === "image_chat"));
   tasks.addEventListener("change", fill);
   metrics.addEventListener("change", draw);
   controls.addEventListener("change", draw);
   fill();
 }
 
-function matrix(table, task, metric, alpha, controls) { // rows by rank; columns are the same rows by their numbers
+function matrix(table, task, metric, controls) { // rows by rank; columns are the same rows by their numbers
   const places = metric.rows.map((_, place) => place).filter(place => controls || !metric.rows[place][7]);
   places.sort((a, b) => (metric.lower ? 1 : -1) * (metric.rows[a][2] - metric.rows[b][2]));
   const tests = new Map();
-  for (const [a, b, difference, p, holm] of metric.pairs) {
-    tests.set(`${a} ${b}`, [difference, p, holm]);
-    tests.set(`${b} ${a}`, [-difference, p, holm]);
+  for (const [a, b, difference, ...chances] of metric.pairs) {
+    tests.set(`${a} ${b}`, [difference, ...chances]);
+    tests.set(`${b} ${a}`, [-difference, ...chances]);
   }
   const ends = places.flatMap(place => metric.rows[place].slice(2, 7)).filter(value => value !== null);
   const scale = [Math.min(...ends), Math.max(...ends)];
@@ -109,13 +109,18 @@ function matrix(table, task, metric, alpha, controls) { // rows by rank; columns
     const [system, amount, value, , , , , control] = metric.rows[place];
     const name = made("th", { scope: "row" }, made("span", { class: "rank" }, String(rank + 1)), `${system} `, made("span", { class: `data ${amount}` }, amount));
     const line = made("tr", control ? { class: "control" } : {}, name, made("td", { class: "number" }, digits(value, task.name)), made("td", {}, span(metric.rows[place], scale, task.name)));
-    line.append(...places.map(other => pair(metric, task, place, other, tests.get(`${place} ${other}`), alpha)));
+    line.append(...places.map(other => pair(metric, task, place, other, tests.get(`${place} ${other}`))));
     return line;
   });
   table.replaceChildren(made("caption", { class: "hidden" }, `${task.title}, ${metric.title}`), made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...lines));
   table.dataset.metric = metric.name;
   one(".pair:not(.self)", table)?.setAttribute("tabindex", "0");
-  one("#chance-told").textContent = `${task.title}, ${metric.title}${metric.lower ? " (lower is better)" : ""}: choose a pair.`;
+  tell(`${task.title}, ${metric.title}${metric.lower ? " (lower is better)" : ""}: choose a pair.`, false);
+}
+
+function tell(text, chosen) { // below the matrix; once a pair is chosen, at the window's lower edge while the matrix is there
+  one("#chance-told").textContent = text;
+  one("#chance-told").classList.toggle("chosen", chosen);
 }
 
 function span([, , value, low, high, tLow, tHigh], [least, most], task) { // a dot and its lines, on one scale for all rows
@@ -133,14 +138,14 @@ function span([, , value, low, high, tLow, tHigh], [least, most], task) { // a d
   return drawn;
 }
 
-function pair(metric, task, row, column, test, alpha) {
+function pair(metric, task, row, column, test) {
   if (row === column || !test) return made("td", { class: "pair self" }, row === column ? "" : "–");
-  const [difference, p, holm] = test, [a, b] = [metric.rows[row], metric.rows[column]];
-  const better = (metric.lower ? -difference : difference) > 0, sure = holm < alpha;
+  const [difference, p, holm, sure] = test, [a, b] = [metric.rows[row], metric.rows[column]];
+  const better = (metric.lower ? -difference : difference) > 0;
   const sign = !sure ? "·" : better ? "▲" : "▼";
   const told = `${a[0]} (${a[1]}) ${digits(a[2], task.name)} against ${b[0]} (${b[1]}) ${digits(b[2], task.name)}: ` +
     `${difference > 0 ? "+" : ""}${digits(difference, task.name)}, p ${chance(p)}, corrected ${chance(holm)}. ` +
-    (sure ? `The first is ${better ? "better" : "worse"}, and not by chance.` : "This may be chance.");
+    (sure ? `The first is ${better ? "better" : "worse"}, by more than chance.` : "This may be chance.");
   return made("td", { class: `pair ${sure ? (better ? "better" : "worse") : ""}`, tabindex: "-1", "aria-label": told, "data-told": told }, sign);
 }
 
@@ -150,11 +155,11 @@ function matrixKeys() { // one stop of the tab key; the arrows move within
   const reach = cell => {
     all(".pair[tabindex='0']", table).forEach(other => other.setAttribute("tabindex", "-1"));
     cell.setAttribute("tabindex", "0");
-    one("#chance-told").textContent = cell.dataset.told;
+    tell(cell.dataset.told, true);
   };
   const moves = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
   table.addEventListener("focusin", event => { if (event.target.dataset.told) reach(event.target); });
-  table.addEventListener("mouseover", event => { if (event.target.dataset.told) one("#chance-told").textContent = event.target.dataset.told; });
+  table.addEventListener("mouseover", event => { if (event.target.dataset.told) tell(event.target.dataset.told, true); });
   table.addEventListener("click", event => { if (event.target.dataset.told) event.target.focus(); });
   table.addEventListener("keydown", event => {
     const move = moves[event.key];

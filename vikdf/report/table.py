@@ -4,11 +4,10 @@ In: rows of table1.csv, significance.csv, intervals.csv and of the paper's repor
 """
 
 from vikdf.marks import marks
-from vikdf.means import LOWER_IS_BETTER, METRICS, MORE, PER_WORD
+from vikdf.means import BESIDE, METRICS, lower_is_better
 from vikdf.report.rows import DATA, TASKS, between, figure, key, title
 
 KEY = ("task", "system", "data")
-FURTHER = [PER_WORD, *MORE]
 
 
 def tasks(
@@ -41,9 +40,9 @@ def tasks(
 
 def metrics(means: list[dict]) -> list[dict]:
     """The columns: the paper's eight, then those beside them that have a value."""
-    names = METRICS + [name for name in FURTHER if any(row.get(name) is not None for row in means)]
+    names = METRICS + [name for name in BESIDE if any(row.get(name) is not None for row in means)]
     return [
-        {"name": name, "title": title(name), "lower": name in LOWER_IS_BETTER, "further": name in FURTHER}
+        {"name": name, "title": title(name), "lower": lower_is_better(name), "further": name in BESIDE}
         for name in names
     ]
 
@@ -58,7 +57,7 @@ def _cell(row: dict, name: str, theirs: dict, known: dict) -> dict:
     place = (*key(row, *KEY), name)
     found, span, spread = known["marks"].get(place, set()), known["ranges"].get(place, {}), row.get(f"{name}_sd")
     return {
-        "value": row.get(name), "text": figure(row.get(name)), "further": name in FURTHER,
+        "value": row.get(name), "text": figure(row.get(name)), "further": name in BESIDE,
         "mark": next((mark for mark in ("best", "second") if mark in found), ""),
         "sign": "*" if "significant" in found else "†" if "paper_only" in found else "",
         "range": between(span.get("low"), span.get("high")), "spread": "" if spread is None else f"± {figure(spread)}",
@@ -78,23 +77,16 @@ def _only_theirs(rows: list[dict], known: dict) -> list[dict]:
     empty = {"value": None, "text": "", "mark": "", "sign": "", "range": "", "spread": ""}
     lines = [
         _head(row, {})
-        | {
-            "cells": [
-                empty | {"reported": figure(row.get(name)), "further": name in FURTHER} for name in known["shown"]
-            ]
-        }
+        | {"cells": [empty | {"reported": figure(row.get(name)), "further": name in BESIDE} for name in known["shown"]]}
         for row in rows
     ]
     return [{"heading": "Reported by the paper, not run here", "reported": True, "rows": lines}] if rows else []
 
 
-def glance(
-    means: list[dict], significance: list[dict], pairs: list[dict], intervals: list[dict], about: dict
-) -> list[dict]:
+def glance(means: list[dict], significance: list[dict], pairs: list[dict], about: dict) -> list[dict]:
     """Of the first system of the table, on each task and amount of data: in how many metrics it is better than the best
     other row, in how many of these by more than chance, and the same against systems with as much data."""
     first = next(iter(about["systems"]), "")
-    ends = {(row["metric"], *key(row, *KEY)): (row["low"], row["high"]) for row in intervals if row["low"] is not None}
     tiles: dict[str, list[dict]] = {}
     for task, data in dict.fromkeys(key(row, "task", "data") for row in significance if row["system"] == first):
         here = [row for row in significance if key(row, *KEY) == (task, first, data) and row["metric"] in METRICS]
@@ -105,14 +97,12 @@ def glance(
         rivals = [
             row for row in means if key(row, "task", "data") == (task, data) and row["system"] in about["systems"]
         ]
-        line["alike"] = _against(
-            [row for row in rivals if row["system"] != first], (task, first, data), pairs, ends, about["alpha"]
-        )
+        line["alike"] = _against([row for row in rivals if row["system"] != first], (task, first, data), pairs)
         tiles.setdefault(task, []).append(line)
     return [{"system": first, "title": TASKS.get(task, task), "lines": lines} for task, lines in tiles.items()]
 
 
-def _against(rivals: list[dict], row: tuple, pairs: list[dict], ends: dict, alpha: float) -> dict | None:
+def _against(rivals: list[dict], row: tuple, pairs: list[dict]) -> dict | None:
     """The same count against the best of these rows alone, from the tests of pairs; None where there is none."""
     leads, sure, of = 0, 0, 0
     tested = {
@@ -122,14 +112,12 @@ def _against(rivals: list[dict], row: tuple, pairs: list[dict], ends: dict, alph
         known = [rival for rival in rivals if rival[name] is not None]
         if not known:
             continue
-        sign = -1 if name in LOWER_IS_BETTER else 1
+        sign = -1 if lower_is_better(name) else 1
         best = max(known, key=lambda rival: sign * rival[name])
         ours, theirs = row[1:], key(best, "system", "data")
         turned = (name, *ours, *theirs) not in tested
         pair = tested.get((name, *theirs, *ours) if turned else (name, *ours, *theirs))
-        if pair and pair["p"] is not None:
+        if pair:
             better = sign * (-1 if turned else 1) * pair["difference"] > 0
-            sides = ends.get((name, *row), (0, 0)), ends.get((name, row[0], *theirs), (0, 0))
-            apart = name not in ("dis1", "dis2") or sides[0][0] > sides[1][1]  # there the test alone is too ready
-            of, leads, sure = of + 1, leads + better, sure + (better and apart and pair["p_holm"] < alpha)
+            of, leads, sure = of + 1, leads + better, sure + (better and pair["significant"] == "yes")
     return {"of": of, "leads": leads, "sure": sure} if of else None

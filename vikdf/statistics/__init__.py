@@ -2,7 +2,7 @@
 
     corpus.py       EXAMPLES tables of systems and seeds -> counts an example, and every metric from sums of them
     draws.py        random draws in blocks of bounded memory
-    intervals.py    bootstrap over examples, subsampling for Dis-n, t over seeds
+    intervals.py    bootstrap over examples (nouns in the probe), subsampling for Dis-n
     permutation.py  paired permutation tests between any two rows, Holm's correction
     seeds.py        t-intervals over seeds, and the paper's one-sample t-test
     notes.py        what stands below a table that shows any of these

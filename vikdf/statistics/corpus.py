@@ -2,7 +2,7 @@
 
     tables = load([paths])                        {(task, system, data): {seed: table}}
     corpus = written("reddit", {row: {seed: table}})      one unit an example
-    corpora = probed({row: {seed: table}})                one unit a noun; seen and held-out nouns apart
+    corpora = probed("probe", {row: {seed: table}})       one unit a noun; seen and held-out nouns apart
     corpus.values()                               [R, S, M]: each row's value of each seed and metric
 
 Shapes: R rows of a table, S seeds, N units, K counts, M metrics, V n-grams, B draws; `sums` are counts summed over units.
@@ -10,6 +10,7 @@ Shapes: R rows of a table, S seeds, N units, K counts, M metrics, V n-grams, B d
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ import pyarrow as pa
 from scipy.sparse import csr_matrix
 
 from vikdf import schemas
+from vikdf.means import MEASURED, METRICS, PER_WORD
 from vikdf.metrics.bleu import ORDERS, SMALL, TINY
 from vikdf.metrics.distinct import ngrams
+from vikdf.metrics.ead import expected
 from vikdf.probe import GROUPS
 
 Row = tuple[str, str]  # system, data
@@ -26,16 +29,17 @@ Seeds = dict[int, pa.Table]
 
 MEANS = ["rouge_l", "rouge_l_f1", "average", "extrema", "greedy", "similarity"]
 GRAMS = {"dis1": 1, "dis2": 2}
-COUNTS = ["items", "nll", "tokens", "words", "hypothesis_words", "reference_words", *MEANS]
+EAD = {"ead1": "dis1", "ead2": "dis2"}  # from the same counts
+SUBSAMPLED = [*GRAMS, *EAD]
+COUNTS = ["items", "nll", "tokens", "words", "hypothesis_words", "reference_words", *MEANS, "empty"]
 COUNTS += [f"{kind}{order}" for kind in ("correct", "guess") for order in range(1, ORDERS + 1)]
 COUNTS += [f"{name}_{kind}" for name in GRAMS for kind in ("grams", "distinct")]  # distinct: n-grams of no other unit
 WRITTEN = ["ppl", *(f"bleu{order}" for order in range(1, ORDERS + 1)), *MEANS, *GRAMS, "ppl_per_word"]
-TESTED = ["ppl", "bleu1", "rouge_l", "average", "extrema", "greedy", "dis1", "dis2", "ppl_per_word"]
-LOWER = ("ppl", "cloze_rank")  # names with these parts: lower is better
+WRITTEN += [*EAD, "mean_length", "empty"]
+TESTED = [*METRICS, PER_WORD]
 ASKED = ["items", "stated", "right", "ranked", "first", "rank"]  # counts of the probe, for each attribute
-MEASURES = ["stated", "accuracy", "accuracy_all", "cloze_accuracy", "cloze_rank"]
 PROBE = ["noun", "attribute", "held_out", "stated", "right", "cloze_rank"]
-COLUMNS = ["id", "task", "system", "data", "seed", "reference", "hypothesis", "nll", "tokens", "words"]
+COLUMNS = ["id", "task", "system", "data", "seed", "scored_with", "reference", "hypothesis", "nll", "tokens", "words"]
 COLUMNS += ["correct", "guess", "hypothesis_words", "reference_words", *MEANS, *PROBE]
 
 
@@ -61,7 +65,7 @@ class Corpus:
         sums = self.counts.sum(axis=2)
         for name, place in self.places().items():
             for row, seeds in enumerate(self.grams[name]):
-                sums[row, :, place] += [len(np.unique(matrix.indices)) for matrix in seeds]
+                sums[row, :, place] += [np.count_nonzero(np.bincount(matrix.indices)) for matrix in seeds]
         return sums
 
     def values(self) -> np.ndarray:
@@ -71,10 +75,6 @@ class Corpus:
     def places(self) -> dict[str, int]:
         """Dis-n -> the place among the counts of its distinct n-grams."""
         return {name: COUNTS.index(f"{name}_distinct") for name in self.grams}
-
-
-def lower_is_better(metric: str) -> bool:
-    return any(part in metric for part in LOWER)
 
 
 def load(paths: list[Path]) -> dict[tuple[str, str, str], Seeds]:
@@ -102,13 +102,14 @@ def _same(table: pa.Table, head: dict) -> pa.ChunkedArray:
 
 
 def check(task: str, tables: dict[Row, Seeds]) -> list[int]:
-    """The seeds, the same for every row; a ValueError where two rows have other seeds, ids or references."""
+    """The seeds, the same for every row; a ValueError where two rows have other seeds, ids, references or scorers."""
     (first, firsts), *others = tables.items()
     for row, seeds in others:
         if set(seeds) != set(firsts):
             raise ValueError(
                 f"{task}: {_seeds(first, firsts)} but {_seeds(row, seeds)}: expected the same seeds of both"
             )
+    _check_scored_with(task, tables)
     wanted = next(iter(firsts.values()))
     ids = wanted["id"].to_pylist()
     if len(set(ids)) < len(ids):
@@ -127,6 +128,22 @@ def check(task: str, tables: dict[Row, Seeds]) -> list[int]:
     return sorted(firsts)
 
 
+def _check_scored_with(task: str, tables: dict[Row, Seeds]) -> None:
+    """Scores that were made with other tokenizers, word vectors or encoders are not compared."""
+    told: dict[str | None, str] = {}
+    for row, seeds in tables.items():
+        for seed, table in seeds.items():
+            for with_what in table["scored_with"].unique().to_pylist():
+                told.setdefault(with_what, f"{_name(row)} (seed {seed})")
+    if len(told) > 1:
+        (one, a), (other, b), *_ = ((set((text or "").split("|")), where) for text, where in told.items())
+        apart = [
+            ", ".join(sorted(part for part in parts if part)) or "none of it" for parts in (one - other, other - one)
+        ]
+        cure = "score both again with the same tokenizer, word vectors, encoder and number of references"
+        raise ValueError(f"{task}: {a} was scored with {apart[0]}, but {b} with {apart[1]}: {cure}")
+
+
 def _name(row: Row) -> str:
     return f"{row[0]} ({row[1]})"
 
@@ -140,13 +157,23 @@ def written(task: str, tables: dict[Row, Seeds]) -> Corpus:
     seeds = check(task, tables)
     flat = [table[seed] for table in tables.values() for seed in seeds]
     counts = np.stack([_counts(table) for table in flat])  # [R * S, N, K]
-    grams = {}
+    grams = {name: [[] for _ in tables] for name in GRAMS}
     for name, order in GRAMS.items():
-        matrices, totals, own = _incidence([table["hypothesis"].to_pylist() for table in flat], order)
-        counts[:, :, COUNTS.index(f"{name}_grams")] = totals
-        counts[:, :, COUNTS.index(f"{name}_distinct")] = own
-        grams[name] = [matrices[first : first + len(seeds)] for first in range(0, len(flat), len(seeds))]
-    return Corpus(task, list(tables), seeds, WRITTEN, _by_unit(counts, len(seeds)), _written_values, grams)
+        for first in range(len(seeds)):  # only rows of one seed change answers, so that only they share n-grams
+            here = slice(first, None, len(seeds))
+            matrices, totals, own = _incidence([table["hypothesis"].to_pylist() for table in flat[here]], order)
+            counts[here, :, COUNTS.index(f"{name}_grams")] = totals
+            counts[here, :, COUNTS.index(f"{name}_distinct")] = own
+            for row, matrix in zip(grams[name], matrices, strict=True):
+                row.append(matrix)
+    references = flat[0]["reference"].to_pylist()
+    words = len(np.unique(ngrams(references, 1).flat))
+    single = (flat[0]["scored_with"][0].as_py() or "refs:1").endswith(
+        "refs:1"
+    )  # of several EXAMPLES has the first alone
+    sizes = {name: words**order for name, order in GRAMS.items()} if single else {}
+    measure = partial(_written_values, sizes)
+    return Corpus(task, list(tables), seeds, WRITTEN, _by_unit(counts, len(seeds)), measure, grams)
 
 
 def _by_unit(counts: np.ndarray, seeds: int) -> np.ndarray:
@@ -159,8 +186,9 @@ def _counts(table: pa.Table) -> np.ndarray:
     """[N, K]; what a system does not tell (nll) is not a number, nor is what is made of it."""
     counts = np.zeros((len(table), len(COUNTS)))
     counts[:, 0] = 1
-    for place, name in enumerate(COUNTS[1 : COUNTS.index("correct1")], 1):
+    for place, name in enumerate(COUNTS[1 : COUNTS.index("empty")], 1):
         counts[:, place] = table[name].cast(pa.float64()).to_numpy()
+    counts[:, COUNTS.index("empty")] = counts[:, COUNTS.index("hypothesis_words")] == 0
     for kind in ("correct", "guess"):
         first = COUNTS.index(f"{kind}1")
         counts[:, first : first + ORDERS] = np.array(table[kind].to_pylist(), dtype=float).reshape(-1, ORDERS)
@@ -190,10 +218,11 @@ def _incidence(texts: list[list[str]], order: int) -> tuple[list[csr_matrix], np
     return matrices, every.lengths.reshape(len(texts), size), own
 
 
-def _written_values(sums: np.ndarray) -> np.ndarray:
-    """The same formulas as vikdf/metrics, over any leading axes."""
+def _written_values(sizes: dict[str, int], sums: np.ndarray) -> np.ndarray:
+    """The same formulas as vikdf/metrics, over any leading axes; `sizes`: EAD's V, where it is known."""
     at = dict(zip(COUNTS, np.moveaxis(sums, -1, 0), strict=True))
-    values = {name: 100 * at[name] / at["items"] for name in MEANS}
+    values = {name: 100 * at[name] / at["items"] for name in [*MEANS, "empty"]}
+    values["mean_length"] = at["hypothesis_words"] / at["items"]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values["ppl"] = np.exp(at["nll"] / at["tokens"])
         values["ppl_per_word"] = np.exp(at["nll"] / at["words"])
@@ -205,6 +234,10 @@ def _written_values(sums: np.ndarray) -> np.ndarray:
             values[f"bleu{order}"] = 100 * product ** (1 / order) * brevity
         for name in GRAMS:
             values[name] = np.where(at[f"{name}_grams"] > 0, 100 * at[f"{name}_distinct"] / at[f"{name}_grams"], 0.0)
+        for name, base in EAD.items():
+            total = at[f"{base}_grams"]
+            share = 100 * at[f"{base}_distinct"] / expected(total, sizes[base]) if base in sizes else total * np.nan
+            values[name] = np.where(total > 0, share, 0.0 if base in sizes else np.nan)
     return np.stack([values[name] for name in WRITTEN], axis=-1)
 
 
@@ -220,7 +253,7 @@ def probed(task: str, tables: dict[Row, Seeds]) -> list[Corpus]:
         if nouns:
             counts = np.stack([_asked(items, nouns, looks) for items in asked])
             counts = _by_unit(counts, len(seeds))
-            names = [f"{look}_{name}_{group}" for look in looks for name in MEASURES]
+            names = [f"{look}_{name}_{group}" for look in looks for name in MEASURED]
             made.append(Corpus(task, list(tables), seeds, names, counts, _probed_values, unit="nouns"))
     return made
 
@@ -230,7 +263,7 @@ def _asked(items: list[dict], nouns: list[str], looks: list[str]) -> np.ndarray:
     counts = np.zeros((len(nouns), len(looks), len(ASKED)))
     for item in items:
         stated, rank = item["stated"], item["cloze_rank"]
-        row = [1, stated, stated and item["right"], rank is not None, rank == 1, rank or 0]
+        row = [1, stated, item["right"], rank is not None, rank == 1, rank or 0]
         counts[nouns.index(item["noun"]), looks.index(item["attribute"])] += row
     return counts.reshape(len(nouns), -1)
 

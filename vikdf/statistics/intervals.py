@@ -1,20 +1,21 @@
-"""Intervals given the trained models: bootstrap over examples (nouns in the probe), subsampling for Dis-n.
+"""Intervals given the trained models: bootstrap over examples (nouns in the probe), subsampling for Dis-n and EAD-n.
 
 In: a Corpus. Out: `replicates` [B, R, M], draws of every row's mean over seeds; `between` takes their quantiles, or those of
 the difference of two rows, which is paired since all rows share the drawn examples.
 
-Dis-n falls when a text is repeated, so that a bootstrap sample, which repeats a third of its examples, is too low. Instead m of
-N examples are drawn without replacement. Their spread about their own mean, in proportion, times sqrt(m / (N - m)), is that of
-whole corpora: for a mean this is exact. m is four fifths: halves are so much smaller that Dis-n is another one there, and
-covered 89 % where 95 were wanted; four fifths cover 93 to 98 % (the long test in tests/test_coverage.py).
+Dis-n, and with it EAD-n, falls when a text is repeated, so that a bootstrap sample, which repeats a third of its examples, is
+too low. Instead m of N examples are drawn without replacement. Their spread about their own mean, in proportion, times
+sqrt(m / (N - m)), is that of whole corpora: for a mean this is exact. m is four fifths: halves are so much smaller that Dis-n
+is another one there, and covered 89 % where 95 were wanted; four fifths cover 93 to 98 % (the long test in
+tests/test_coverage.py). The share of repeated answers has no interval: it would need subsamples of its own.
 """
 
 import math
 
 import numpy as np
 
-from vikdf.statistics.corpus import Corpus
-from vikdf.statistics.draws import blocks, inside, weighted
+from vikdf.statistics.corpus import SUBSAMPLED, Corpus
+from vikdf.statistics.draws import blocks, count, held, weighted
 
 PART = 4 / 5  # of the examples in a subsample
 
@@ -24,7 +25,7 @@ def replicates(corpus: Corpus, resamples: int, seed: int) -> np.ndarray:
     made = [_bootstrap(corpus, random) for random in blocks(corpus, resamples, seed)]
     values = np.concatenate(made)
     if corpus.grams and corpus.size > 1:
-        places = [corpus.metrics.index(name) for name in corpus.grams]
+        places = [corpus.metrics.index(name) for name in SUBSAMPLED]
         parts = np.concatenate([_parts(corpus, random) for random in blocks(corpus, resamples, seed)])  # [B, R, D]
         values[:, :, places] = _scaled(parts, corpus.values().mean(axis=1)[:, places], corpus.size)
     return values
@@ -38,7 +39,7 @@ def _bootstrap(corpus: Corpus, random: np.ndarray) -> np.ndarray:
 
 
 def _parts(corpus: Corpus, random: np.ndarray) -> np.ndarray:
-    """[b, R, D]: Dis-n of random subsamples, the mean over seeds."""
+    """[b, R, D]: Dis-n and EAD-n of random subsamples, the mean over seeds."""
     few = int(PART * corpus.size)
     chosen = np.zeros(random.shape)
     np.put_along_axis(chosen, np.argpartition(random, few, axis=1)[:, :few], 1.0, axis=1)
@@ -46,8 +47,8 @@ def _parts(corpus: Corpus, random: np.ndarray) -> np.ndarray:
     for name, place in corpus.places().items():
         for row, seeds in enumerate(corpus.grams[name]):
             for number, grams in enumerate(seeds):
-                sums[:, row, number, place] += (inside(chosen, grams) > 0).sum(axis=1)
-    return corpus.measure(sums).mean(axis=2)[:, :, [corpus.metrics.index(name) for name in corpus.grams]]
+                sums[:, row, number, place] += count(held(chosen, grams))
+    return corpus.measure(sums).mean(axis=2)[:, :, [corpus.metrics.index(name) for name in SUBSAMPLED]]
 
 
 def _scaled(parts: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

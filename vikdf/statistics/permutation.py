@@ -4,7 +4,7 @@ In: a Corpus and pairs of its rows. Out: differences [P, M] and two-sided p-valu
 If two systems were equally good, each example's two answers could as well have come from the other one. So the answers of
 random halves of the examples are swapped, the same ones for every seed, and both corpora are scored anew: p is the share of
 swaps with a difference at least as large as the found one, which counts as one of them. Dis-n too: its n-grams are swapped
-with their answers.
+with their answers. A swap that leaves one side without a value (no reply that states one) counts against a difference.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vikdf.statistics.corpus import Corpus
-from vikdf.statistics.draws import blocks, inside, weighted
+from vikdf.statistics.draws import blocks, count, held, weighted
 
 NEAR = 1e-9  # differences that are equal but for rounding count as equal
 
@@ -31,7 +31,7 @@ def permuted(
     for random in blocks(corpus, permutations, seed, len(pairs)):
         ours, others = _swapped(corpus, total, (random < 0.5).astype(float), a, b)
         difference = corpus.measure(ours).mean(axis=2) - corpus.measure(others).mean(axis=2)  # [b, P, M]
-        hits += (np.abs(difference) >= bound).sum(axis=0)
+        hits += (~(np.abs(difference) < bound)).sum(axis=0)  # also one without a value
     p = (1 + hits) / (1 + permutations)
     return found, np.where(np.isnan(found), np.nan, p)
 
@@ -43,27 +43,12 @@ def _swapped(corpus: Corpus, total: np.ndarray, swap: np.ndarray, a: np.ndarray,
     ours, others = total[a] + change, total[b] - change
     for name, place in corpus.places().items():
         for seed in range(len(corpus.seeds)):
-            packed = [_packed(swap, seeds[seed]) for seeds in corpus.grams[name]]
+            packed = [(held(swap, seeds[seed]), held(1 - swap, seeds[seed])) for seeds in corpus.grams[name]]
             for pair, (one, other) in enumerate(zip(a, b, strict=True)):
                 (went, stayed), (came, kept) = packed[one], packed[other]
-                ours[:, pair, seed, place] += _count(stayed | came)
-                others[:, pair, seed, place] += _count(went | kept)
+                ours[:, pair, seed, place] += count(stayed | came)
+                others[:, pair, seed, place] += count(went | kept)
     return ours, others
-
-
-def _packed(swap: np.ndarray, grams) -> tuple[np.ndarray, np.ndarray]:
-    """[b, V / 64] twice, a bit an n-gram: is it in a unit that changes sides, is it in one that stays?"""
-    there = inside(swap, grams)
-    return _bits(there > 0), _bits(np.asarray(grams.sum(axis=0)) - there > 0)
-
-
-def _bits(flags: np.ndarray) -> np.ndarray:
-    packed = np.packbits(flags, axis=1)
-    return np.ascontiguousarray(np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))).view(np.uint64)
-
-
-def _count(bits: np.ndarray) -> np.ndarray:
-    return np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:
