@@ -50,7 +50,9 @@ class Host(http.server.BaseHTTPRequestHandler):
         code = 206 if begin else 200
         ranges = {"Content-Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if begin else {}
         once = 300_000 if times == 1 else len(sent)
-        cut = {"cut": 300_000, "shy": 300_000, "no_ranges": once, "once": once, "slow": 200_000}.get(what, len(sent))
+        cut = {"cut": 300_000, "shy": 300_000, "no_ranges": once, "once": once, "slow": 200_000, "stuck": 0}.get(
+            what, len(sent)
+        )
         tag = {} if not Host.tag or (what == "shy" and begin) else {"ETag": Host.tag}
         self._say(code, sent[:cut], length=len(sent), **tag, **ranges)
         if what == "slow" and times == 1:
@@ -132,6 +134,20 @@ def test_what_no_version_and_no_digest_can_hold_together_is_begun_anew(host, tmp
     Host.tag = ""
     assert obtain(tmp_path, host, "once", **entry).read_bytes() == BODY
     assert spans("once") == [None, asked]
+
+
+@pytest.mark.parametrize(
+    ("entry", "next_time", "now"),
+    [
+        ({}, "it begins anew", "asking for all of it anew"),
+        ({"sha256": SHA256}, "it goes on from there", "asking for the rest"),
+    ],
+)
+def test_a_file_that_will_be_begun_anew_says_so(host, tmp_path, monkeypatch, capsys, entry, next_time, now):
+    Host.tag = ""
+    monkeypatch.setattr(raw, "TRIES", 2)
+    refused(tmp_path, host, "stuck", next_time, **entry)
+    assert now in capsys.readouterr().err
 
 
 def test_a_version_is_remembered_though_the_answer_to_a_range_leaves_it_out(host, tmp_path):

@@ -372,6 +372,16 @@ def test_a_folder_in_which_too_few_pictures_are_there_stops_with_the_reasons(tmp
     assert (tmp_path / "out/manifest.json").exists() == (not stops)
 
 
+@pytest.mark.parametrize(("least", "stops"), [(0.5, True), (0, False)])
+def test_a_list_none_of_whose_rows_can_be_asked_for_stops_the_step_unless_that_is_wanted(tmp_path, least, stops):
+    (tmp_path / "l.jsonl").write_text('{"u": "no address", "c": "one"}\n{"u": "", "c": "two"}\n')
+    entry = {"form": "list", "list": str(tmp_path / "l.jsonl"), "url": "u", "caption": "c"}
+    run = {"corpora": {"mine": entry}, "raw": {}, "world": None, **FETCH, "min_success": least}
+    said = r"mine: 0 of 2 rows have a picture in .*l.jsonl, less than sources.min_success = 0.5; .* See its columns and urls"
+    with pytest.raises(ValueError, match=said) if stops else contextlib.nullcontext():
+        sources(**run, state=tmp_path / "state", output=tmp_path / "out")
+
+
 def test_a_list_may_be_a_folder_of_parts_which_are_read_in_the_order_of_their_names(tmp_path):
     entry, row = (
         {"form": "list", "list": str(tmp_path), "url": "u", "caption": "c"},

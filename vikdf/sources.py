@@ -231,9 +231,8 @@ def _counts(entry: dict, statuses: Counter, sums: Counter) -> dict:
 
 
 def _check_obtained(corpora: dict, reasons: dict[str, Counter], min_success: float) -> None:
-    """Raises a ValueError for a corpus without a row, and for one here on disk of which too few pictures are there.
-
-    A list's urls were looked at while they were fetched.
+    """Raises a ValueError for a corpus without a row, for one here on disk of which too few pictures are there, and for a
+    list that gave none at all: its urls were looked at while they were fetched, its rows without one are told here.
     """
     for name, entry in corpora.items():
         said = Counter()
@@ -242,13 +241,15 @@ def _check_obtained(corpora: dict, reasons: dict[str, Counter], min_success: flo
         about = entry.get("list") or entry.get("shards") or entry["images" if entry["form"] == "folder" else "captions"]
         if not said:
             raise ValueError(f"sources.corpora.{name}: {about} holds no row: name the file or folder that holds some")
-        if not is_list(entry) and said["ok"] < min_success * said.total():
-            where = entry.get("images") or entry.get("shards")
+        least = min(1, min_success) if is_list(entry) else min_success * said.total()
+        if said["ok"] < least:
+            where = entry.get("images") or entry.get("shards") or about
             others = ", ".join(f"{reason} {count}" for reason, count in top(said, 4))
             raise ValueError(
                 f"sources.corpora.{name}: {said['ok']} of {said.total()} rows have a picture in {where}, less than"
-                f" sources.min_success = {min_success:g}; the others: {others}. Name the folder or archive of the"
-                " pictures, or lower sources.min_success"
+                f" sources.min_success = {min_success:g}; the others: {others}. "
+                f"{'See its columns and urls' if is_list(entry) else 'Name the folder or archive of the pictures'}, or lower"
+                " sources.min_success"
             )
 
 

@@ -109,8 +109,14 @@ def _download(entry: dict, folder: Path, limits: Limits, name: str) -> None:
             failures, most = (1 if _size(part) > most else failures + 1), max(most, _size(part))
             said = f"{entry['url']}: {type(error).__name__.strip('_')} {error} after {_size(part)} bytes"
             if failures == TRIES:
-                raise ValueError(f"{said}: run this step again, it goes on from there; or {CURE}") from None
-            print(flags.printable(f"{said}; asking for the rest"), file=sys.stderr)  # hosts choose some of the words
+                how = (
+                    "it goes on from there"
+                    if _same(entry, folder)
+                    else "it begins anew, since the host names no version"
+                )
+                raise ValueError(f"{said}: run this step again, {how}; or {CURE}") from None
+            rest = "the rest" if _same(entry, folder) else "all of it anew"
+            print(flags.printable(f"{said}; asking for {rest}"), file=sys.stderr)  # hosts choose some of the words
             time.sleep(WAIT * 2 ** (failures - 1))
 
 
@@ -118,14 +124,24 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _known_version(folder: Path) -> str:
+    about = folder / "about.json"
+    return files.read_json(about).get("version", "") if about.exists() else ""
+
+
+def _same(entry: dict, folder: Path) -> bool:
+    """Would anything tell whether the rest is of the same file?"""
+    return bool(_known_version(folder)) or any(entry.get(kind) for kind in DIGESTS)
+
+
 def _ask(entry: dict, folder: Path, limits: Limits, name: str) -> None:
     """One request for what is missing; what comes is added to folder/part."""
     part, about = folder / "part", folder / "about.json"
-    had, version = _size(part), files.read_json(about).get("version", "") if about.exists() else ""
+    had, version = _size(part), _known_version(folder)
     if had and had == entry.get("bytes"):
         return
-    if not version and not any(entry.get(kind) for kind in DIGESTS):
-        had = 0  # nothing would tell whether the rest is of the same file
+    if not _same(entry, folder):
+        had = 0
     more = {"Range": f"bytes={had}-"} if had else {}
     more |= {"If-Range": version} if had and version else {}
     with _answer(entry["url"], limits, more) as (answer, meter):
