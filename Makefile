@@ -33,7 +33,7 @@ evidence: $(READY) ## results/evidence.csv: the zero-data rows and their control
 ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of its parts, and by its number of queries
 	$(RUN) snakemake --cores $(CORES) results/table3.csv results/figure7.svg
 
-test: $(READY) ## the tests, the tiny run end to end among them: some twelve minutes
+test: $(READY) ## the tests, the tiny run end to end among them: some fifteen minutes
 	$(RUN) python -m pytest -m "not long"
 
 test-long: $(READY) ## what takes longer: two clean runs, kills, hostile items and damaged files in numbers

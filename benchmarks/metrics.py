@@ -4,7 +4,8 @@ Two plain forms: the reference tool's method (for Average and Extrema it builds 
 diagonal; it cuts the words once more for the vectors) and the same code without the square matrix. Ours also makes what
 stands beside the eight metrics (EAD, shares of empty and repeated answers, ROUGE-L F1); the plain forms do not.
 Before that the memory curve: what ours allocates beside its input at a quarter, all, four and ten times the pairs. What may
-grow is the set of distinct words and pairs of words, which here are nearly all distinct, and eight bytes an answer.
+grow is the set of distinct words and pairs of words, of which four in five are distinct at
+20,000 answers, and of which a copy is made when they are merged, and eight bytes an answer.
 Run: python -m benchmarks.metrics [--pairs 20000] [--rounds 3]; the last line gives the first ratio.
 """
 

@@ -6,8 +6,10 @@ table PUBLISHED and of the tests without a mark stand here themselves and run ev
   coco_caption_published_full1000 ROUGE_L               its captions are not there; BLEU is checked from its counts
   coco_caption fakecap results file                     hypotheses only; 126 of them stand with references in fakecap126
   serban_code greedy_match_score                        that code does not normalise vectors: another metric
+  serban_code half-widths and deviations                our intervals are resampled, not of a normal law
   sacrebleu raw_bleu, third case                        smoothed by a floor of 0.01 for each precision of 0: another metric
   sacrebleu max_order 5 and 6                           BLEU-5 and BLEU-6 are not defined here
+  sacrebleu scoring, the tenth digit                    ours, as nlg-eval's, has 1e-9 below the fraction bar
   google_rouge precision and recall alone               parts of the F that is checked
   distinct parlai_intra, neural_dialogue_metrics        means over sentences: other metrics than the corpus-level Dis-n
   fleiss_kappa                                          tests/test_human.py
@@ -16,6 +18,7 @@ table PUBLISHED and of the tests without a mark stand here themselves and run ev
 
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +45,19 @@ def gold(name):
     return json.loads((GOLD / "gold_values.json").read_text())[name]
 
 
+def as_printed(found: float, value: str) -> bool:
+    """Within one unit of the last digit that was printed, and within 1e-5 where few were (its own tests allow as much)."""
+    unit = 1e-7 if value == "0" else float(Decimal(1).scaleb(Decimal(value).as_tuple().exponent))
+    return abs(found - float(value)) <= min(1.001 * unit, 1e-5)
+
+
 # nlg-eval's published values; these stand here so that they run everywhere.
 PUBLISHED = [
     (
         ["this is a good test"],
         [["this is a test", "this is also a test"]],
-        [0.799999, 0.632455, 0.5108729, 9.03602e-05],
-        0.9070631,
+        "0.799999 0.632455 0.5108729 9.03602e-05",
+        "0.9070631",
     ),
     (
         [
@@ -62,25 +71,25 @@ PUBLISHED = [
                 "this is the second reference sentence for sentence2",
             ],
         ],
-        [0.55, 0.428174, 0.284043, 0.201143],
-        0.522104,
+        "0.55 0.428174 0.284043 0.201143",
+        "0.522104",
     ),
     (
         ["Le test est en français."],
         [["Test en français.", "Le test en français."]],
-        [0.799999, 0.632455, 5.1e-06, 0],
-        0.9070631,
+        "0.799999 0.632455 5.1e-06 0",
+        "0.9070631",
     ),
-    (["テスト"], [["テスト"]], [0.99999999], 1.0),
+    (["テスト"], [["テスト"]], "0.99999999", "1.0"),
 ]
 
 
 @pytest.mark.parametrize("hypotheses, references, bleus, rouge_l", PUBLISHED)
 def test_bleu_and_rouge_l_equal_the_values_that_nlg_eval_publishes(hypotheses, references, bleus, rouge_l):
     found = values(hypotheses, references, tokenizer="space")
-    for order, value in enumerate(bleus, 1):
-        assert found[f"bleu{order}"] / 100 == pytest.approx(value, abs=1e-5)
-    assert found["rouge_l"] / 100 == pytest.approx(rouge_l, abs=1e-5)
+    for order, value in enumerate(bleus.split(), 1):
+        assert as_printed(found[f"bleu{order}"] / 100, value)
+    assert as_printed(found["rouge_l"] / 100, rouge_l)
 
 
 @needs_gold
@@ -137,8 +146,7 @@ def test_bleu_equals_sacrebleus_values_with_two_references(cut, order, value, di
     answers = [CUT[cut](text) for text in DOG]
     references = [[CUT[cut](text) for text in refs] for refs in DOG_REFERENCES]
     found = values(answers, references, tokenizer="space")[f"bleu{order}"]
-    # the tool that ours follows adds 1e-9 below the fraction bar, which moves the eighth digit
-    assert found == pytest.approx(value, abs=max(0.5 * 10**-digits, 1e-6))
+    assert found == pytest.approx(value, abs=0.51 * 10**-digits)
 
 
 def test_clipped_matches_equal_sacrebleus_counts():

@@ -211,7 +211,7 @@ def test_mlflows_run_of_the_tables_gets_the_page_and_the_drawings_once(tmp_path)
     report(**arguments)
     report(**arguments)
     added = [line["artifact"] for line in tracking.read(tmp_path / "state/tables") if "artifact" in line]
-    assert added == [str(path) for path in [arguments["output"], *arguments["figures"]]]
+    assert added == [str(path) for path in [arguments["output"], arguments["costs"], *arguments["figures"]]]
 
 
 def test_what_else_was_made_stands_in_the_page_and_only_then(made, tmp_path):

@@ -224,3 +224,19 @@ def test_of_several_references_ead_is_left_out_since_the_table_has_the_first_alo
         corpus = written("reddit", of_rows(rows))
         found = dict(zip(corpus.metrics, corpus.values()[0, 0], strict=True))
         assert {np.isfinite(found[name]) for name in ("ead1", "ead2")} == {known} and np.isfinite(found["dis1"])
+
+
+def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says():
+    random, size = np.random.default_rng(14), 400
+    own = random.normal(0.5, 0.1, size)
+    corpus = written("reddit", of_rows({"a": [table(["w"] * size, rouge_l=own)]}))
+    low, high = between(replicates(corpus, 4000, 1)[:, 0, WRITTEN.index("rouge_l")], 0.95)
+    assert high - low == pytest.approx(100 * 2 * 1.96 * own.std() / np.sqrt(size), rel=0.05)
+
+
+def test_a_subsampling_interval_of_dis_n_is_as_wide_as_its_spread_over_new_answers():
+    random, size, place = np.random.default_rng(15), 150, WRITTEN.index("dis2")
+    corpora = [written("reddit", of_rows({"a": [table(texts(random, size))]})) for _ in range(300)]
+    spread = np.std([corpus.values()[0, 0, place] for corpus in corpora])
+    ends = [between(replicates(corpus, 300, 1)[:, 0, place], 0.95) for corpus in corpora[:20]]
+    assert np.mean([high - low for low, high in ends]) == pytest.approx(2 * 1.96 * spread, rel=0.2)

@@ -13,7 +13,8 @@ from vikdf.flags import printable
 MORE = """
 Both must have answered the same examples, with the same seeds. The difference is a - b. The interval is a bootstrap over
 examples (Dis-n: subsampling; the probe: over nouns), the t-interval is over seeds; p is a paired permutation test, p Holm the
-same corrected over the metrics of the task, p paper the one-sample t-test of a's seeds against b's mean.
+same corrected over the metrics of the task (the probe: over the measures of one kind of noun), p paper the one-sample t-test of
+a's seeds against b's mean.
 
 examples
   vikdf compare --a results/evaluate/examples/vikdf-zero-s1.parquet --b results/evaluate/examples/llm_lora-zero-s1.parquet
@@ -136,7 +137,12 @@ def _flags(one: argparse.ArgumentParser) -> None:
         ("permutations", int, 10_000, "swaps of a test; the smallest p is one in so many"),
         ("resamples", int, 2_000, "draws of the examples for an interval"),
         ("confidence", float, 0.95, "of the intervals"),
-        ("alpha", float, 0.05, "significant: a corrected p below this"),
+        (
+            "alpha",
+            float,
+            0.05,
+            "significant: a corrected p below this, and intervals (Dis-n; over several seeds) that leave out 0",
+        ),
         ("seed", int, 1, "of the draws"),
     ):
         one.add_argument(f"--{name}", type=kind, default=value, metavar="N", help=f"{meaning} (default: %(default)s)")

@@ -103,9 +103,14 @@ def references(paths: list[Path], hypotheses: Path, wanted: int) -> list[list[st
     first = [next(filter(str.strip, item), "") for item in zip(*columns, strict=True)]
     if not any(first):
         raise ValueError(f"{', '.join(map(str, paths))}: every line is blank: expected a reference for each answer")
-    for path, column in zip(paths, columns, strict=True) if len(paths) > 1 else ():
+    for path, column in zip(paths, columns, strict=True):
         if blank := sum(not text.strip() for text in column):
-            print(f"{path}: {blank:,} blank lines: these items have one reference fewer", file=sys.stderr)
+            what = (
+                "these items have one reference fewer"
+                if len(paths) > 1
+                else "nothing there for an answer to agree with"
+            )
+            print(f"{path}: {blank:,} blank lines: {what}", file=sys.stderr)
     return [[text if text.strip() else first[i] for i, text in enumerate(column)] for column in columns]
 
 
@@ -151,6 +156,8 @@ def told(answers) -> dict:
 
 def filtered(answers, words: list[str]) -> dict:
     """The same of the answers that hold none of the words, and how many were dropped."""
+    if not all(word.strip() for word in words):
+        raise ValueError('--without has an empty word, which every answer holds: name words such as "i\'m sorry"')
     kept, dropped = answers.without(words)
     return {"words": words, "dropped": dropped} | told(kept)
 
@@ -191,7 +198,7 @@ def _flags(one: argparse.ArgumentParser) -> None:
     one.add_argument("--hypotheses", type=Path, required=True, metavar="H.txt", help="the answers, one a line")
     said = "the references, one a line; several files, or the flag several times, for several references an item"
     one.add_argument("--references", type=Path, required=True, nargs="+", action="extend", metavar="R.txt", help=said)
-    said = "word vectors for Average, Extrema and Greedy: word2vec or GloVe, text or binary, or .npy beside words.txt"
+    said = "word vectors for Average, Extrema and Greedy: word2vec or GloVe, text or binary, also .gz, or .npy beside words.txt"
     one.add_argument("--vectors", type=Path, metavar="FILE", help=said)
     said = (
         "for the perplexities: a line an item, -log P (natural) of each token of its reference, end of sequence counted"
@@ -200,7 +207,7 @@ def _flags(one: argparse.ArgumentParser) -> None:
     said = "nltk: lower case and NLTK's words, as the paper; space: as it is, cut at white space (default: %(default)s)"
     one.add_argument("--tokenizer", choices=["nltk", "space"], default="nltk", help=said)
     one.add_argument("--encoder", type=Path, metavar="FOLDER", help="a local text encoder, for `similarity`")
-    said = "figures of the answers that hold none of these, in lower case, beside those of all"
+    said = "figures of the answers that hold none of these, whatever their case, beside those of all"
     one.add_argument("--without", nargs="+", metavar="WORD", help=said)
     one.add_argument("--examples", type=Path, metavar="OUT.parquet", help="each answer with its own scores and counts")
     for name, kind, usual, meaning in (

@@ -58,7 +58,7 @@ def tables(
     with tracking.Run("tables", "tables", params=settings, folder=state_root / "tables") as run:
         run.log(0, numbers)
         made = [output / name for name in ("table1.csv", "table1.md", "table1.tex", "probe.csv")]
-        for path in [*made, significance, intervals]:
+        for path in [*made, significance, intervals, significance.with_name("pairs.csv")]:
             run.artifact(path)
 
 
@@ -80,11 +80,11 @@ def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict)
         f"Decoding: {settings}.",
         *([vectors] if names else []),
         f"Words are cut by {', '.join(tokenizers)}; Dis-1 and Dis-2 after lower-casing, "
-        "without punctuation and articles, over the whole corpus. Every number's signature is in the SCORES tables.",
+        "without punctuation and articles, over the whole corpus. Every number's signature stands at the end of table1.md.",
         "PPL is exp(sum of NLL / number of response tokens), end of sequence counted: compare it only between "
         "systems with the same tokenizer. table1.csv has ppl_per_word beside it.",
         "EAD: distinct n-grams over how many so many n-grams would show if they were drawn at random from those that the "
-        "references' words can form.",
+        "references' words can form; above 100 where answers use more words than the references.",
     ]
 
 

@@ -82,7 +82,7 @@ def report(
     }
     with files.whole(output) as aside:
         aside.write_text(render(page), encoding="utf-8")
-    tracked.add(state_root / "tables", [output, *figures])
+    tracked.add(state_root / "tables", [output, costs, *figures])
 
 
 def render(page: dict) -> str:
