@@ -1,7 +1,8 @@
-"""VIKDF: from caption corpora and text-only dialogues to results/table1.csv.
+"""VIKDF: from caption corpora and text-only dialogues to results/table1.csv and results/report.html.
 
-In: params.yaml. Out: results/table1.csv, results/table1.md, results/probe.csv. Run: snakemake --cores all
-The includes stand in the order in which the work flows; each file holds one stage.
+In: params.yaml. Out: the tables and results/report.html. Run: snakemake --cores all
+The includes stand in the order in which the work flows; each file below rules/ holds one stage.
+workflow/report.smk: what is drawn and shown of the tables, and belongs to the stage `tables`.
 """
 
 
@@ -28,7 +29,7 @@ include: "workflow/report.smk"
 
 
 rule all:
-    """The tables of a run; `snakemake --cores all results/evidence.csv` adds the five-seed contrasts."""
+    """The tables of a run and their report; `snakemake --cores all results/evidence.csv` adds the five-seed contrasts."""
     input:
         "results/table1.csv",
         "results/table1.md",

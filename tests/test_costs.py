@@ -39,7 +39,11 @@ def test_of_answers_the_rate_counts_what_was_answered_and_not_the_batches():
     written = lines("generate-vikdf-zero-s1", params={"batch": "64"})
     for line, answered in zip(written[1:-1], (10, 20, 30, 40, 50), strict=True):
         line["values"] = {"answered": answered}
-    assert costs.cost(written)["rows_per_second"] == 50 / 5
+    assert (costs.cost(written)["rows_per_second"], costs.cost(written)["steps"]) == (50 / 5, None)
+
+
+def test_the_points_of_a_figure_are_no_steps():
+    assert costs.cost(lines("figure7", params={"points.vikdf": "8"}))["steps"] is None
 
 
 def test_the_pause_of_a_run_that_went_on_is_not_counted():

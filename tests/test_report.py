@@ -276,7 +276,7 @@ def test_a_missing_or_damaged_table_is_named_with_its_cure(made, tmp_path):
     with pytest.raises(ValueError, match=r"none\.csv is missing: run `snakemake --cores all"):
         made(pairs=tmp_path / "none.csv")
     (tmp_path / "odd.csv").write_bytes(b"task,metric\n\xff\xfe,1\n")
-    with pytest.raises(ValueError, match=r"odd\.csv is damaged .* delete it and run"):
+    with pytest.raises(ValueError, match=r"odd\.csv is damaged .* move it away and run .* else bring back"):
         read_csv(tmp_path / "odd.csv")
     for row in ("reddit,bleu1", "reddit,bleu1,many", "reddit,bleu1,1,2"):
         (tmp_path / "bad.csv").write_text(f"task,metric,value\n{row}\n")

@@ -135,6 +135,12 @@ def test_what_was_scored_with_other_vectors_or_words_cannot_be_compared(files, v
         assert "was scored with" in told and tools in told
 
 
+def test_answers_in_texts_are_never_called_the_probe_s(files, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        scored(files, "--task", "probe", "--examples", tmp_path / "each.parquet")
+    assert "--task probe" in capsys.readouterr().err and not (tmp_path / "each.parquet").exists()
+
+
 def test_without_json_it_is_a_table_with_signatures_and_with_reasons_in_place_of_what_is_missing(files):
     found = scored(files)
     page = said("--hypotheses", files("H.txt", OWN), "--references", files("R.txt", REAL), "--without", "sorry")

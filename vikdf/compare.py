@@ -54,6 +54,8 @@ def compared(a: list[Path], b: list[Path], task: str, settings: dict) -> list[di
         rows = {(f"{side}: {sides[side][name][0]}", sides[side][name][1]): sides[side][name][2] for side in sides}
         made = corpora.probed(name, rows) if name == PROBE else [corpora.written(name, rows)]
         lines += [line for corpus in made for line in _lines(Study(corpus, settings))]
+    if not lines:
+        raise ValueError(f"nothing in {', '.join(map(str, a + b))} can be compared: {', '.join(tasks)} holds no score")
     return lines
 
 

@@ -1,7 +1,8 @@
 """What each run cost: cost.csv, from the journals that every tracked job leaves in `state`.
 
-In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables.
-Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb, gpu_memory_mb, device, status.
+In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables, evidence,
+table3 and figure7. Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb,
+gpu_memory_mb, device, status.
 Run: python -m vikdf.costs --state-root state --output results/cost.csv (the rule `cost`)
 
 Seconds are wall time in which a job was at work: a run that was stopped and went on counts its stretches, not the pause
@@ -65,7 +66,11 @@ def cost(lines: list[dict]) -> dict | None:
         return None
     head, end = lines[0], next((line for line in lines if "end" in line), {})
     seconds, again = tracking.seconds(lines), sum("again" in line for line in lines)
-    steps = max((line.get("step", 0) for line in lines), default=0) or _number(head["params"], "steps")
+    trained = {"training.micro_batch", "steps"} & set(
+        head["params"]
+    )  # elsewhere a journal's step is a chunk, or a point
+    steps = max((line.get("step", 0) for line in lines), default=0) if trained else 0
+    steps = steps or _number(head["params"], "steps")
     answered = max((line["values"].get("answered", 0) for line in lines if "values" in line), default=0)
     rows = answered or (steps or 0) * (_batch(head["params"]) or 0)
     rate = rows / seconds if rows and seconds > 0 else None

@@ -145,7 +145,7 @@ def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
 
 def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict]:
     """The rows of a table that `write_csv` made, numbers as numbers, nothing as None; what is wrong is named, with its cure."""
-    cure = f"run `snakemake --cores all {path}` to make it again"
+    cure = f"run `snakemake --cores all {path}` to make it again if the run makes it, else bring back the file that was there"
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing: {cure}")
     try:
@@ -155,7 +155,7 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict]:
                 raise ValueError(f"it has no column {', '.join(lost)}")
             return [{name: _value(name, text) for name, text in row.items()} for row in reader]
     except (ValueError, csv.Error, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and {cure}") from None
+        raise ValueError(f"{path} is damaged ({error}): move it away and {cure}") from None
 
 
 def _value(name: str, text: str) -> str | int | float | None:

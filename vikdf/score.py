@@ -42,6 +42,10 @@ def score(given: argparse.Namespace) -> None:
         raise ValueError(
             f"--examples {given.examples}: expected a file whose name ends in .parquet, as {given.hypotheses.stem}.parquet"
         )
+    if given.task == "probe":
+        raise ValueError(
+            "--task probe: so the questions of the embedded world are called, whose rows are others; name another"
+        )
     hypotheses = lines(given.hypotheses)
     columns = references(given.references, given.hypotheses, len(hypotheses))
     nll, tokens = token_nll(given.nll, given.hypotheses, len(hypotheses)) if given.nll else (None, None)

@@ -31,9 +31,7 @@ def inline(path: Path) -> Markup:
     root.attrib.pop("width", None)
     root.attrib.pop("height", None)
     root.set("role", "img")
-    root.set(
-        "style", f"--natural: {width:g}px; stroke-linejoin: round"
-    )  # matplotlib's style, dropped above, says round
+    root.set("style", f"--natural: {width:g}px; stroke-linejoin: round")
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - cleaned above
 
 
