@@ -2,6 +2,7 @@
 
 In: params.yaml. Out: the tables and results/report.html. Run: snakemake --cores all
 The includes stand in the order in which the work flows; each file below rules/ holds one stage.
+workflow/cases.smk: table 1 of some rows, figures 5 and 6, and results/all; of the stage `tables` too.
 workflow/report.smk: what is drawn and shown of the tables, and belongs to the stage `tables`.
 """
 
@@ -13,6 +14,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/common.smk"
+include: "workflow/systems.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/filter.smk"
 include: "workflow/rules/backbones.smk"
@@ -25,6 +27,7 @@ include: "workflow/rules/generate.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/targets.smk"
+include: "workflow/cases.smk"
 include: "workflow/report.smk"
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from vikdf.backbones import clip, language
 from vikdf.backbones import tokenizer as tokenizers
+from vikdf.backbones.family import FAMILIES
 from vikdf.world import texts
 from vikdf.world.nouns import make_nouns, scene
 
@@ -83,15 +84,16 @@ def write_bert(folder: Path, shape: dict) -> None:
 
 def llm_tokenizer():
     """As the demo's: made from the world's text."""
-    specials = language.SPECIALS | {"extra_special_tokens": list(language.ROLES.values())}
+    kind = FAMILIES["llama"]
+    specials = kind.specials | {"extra_special_tokens": kind.extra}
     made = tokenizers.train(documents(), 1000, specials)
-    made.chat_template = language.CHAT_TEMPLATE
+    made.chat_template = kind.template
     return made
 
 
 def write_llm(folder: Path, shape: dict) -> None:
     tokenizer = llm_tokenizer()
-    model = language.make_model(tokenizer, shape["width"], shape["layers"])
+    model = language.make_model(tokenizer, shape["width"], shape["layers"], "llama")
     model.resize_token_embeddings(max(shape["vocabulary"], len(tokenizer)), mean_resizing=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

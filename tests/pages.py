@@ -221,6 +221,7 @@ def written(folder, seeds=1):
         "task,system,data,tuned_params,ppl,bleu1\nimage_chat,vikdf,zero,0,27.32,15.35\nimage_chat,bart,full,406000000,37.26,13.41\n"
     )
     (reported / "table3.csv").write_text("method,image_chat_bleu1\nVIKDF,15.35\n-TIM,13.80\n")
+    (reported / "table4.csv").write_text("method,llm,reddit_bleu1\nLoRA,Llama,14.81\n")
     files = []
     for system, data in ROWS:
         files.append(folder / f"examples/{system}-{data}-s1.parquet")
@@ -229,7 +230,7 @@ def written(folder, seeds=1):
         "table1": folder / "table1.csv", "below": folder / "table1.md", "probed": folder / "probe.csv",
         "costs": folder / "cost.csv",
         "significance": folder / "significance.csv", "intervals": folder / "intervals.csv", "pairs": folder / "pairs.csv",
-        "answers": files, "figures": figures, "reported": [reported / "table1.csv", reported / "table3.csv"], "extra": [],
+        "answers": files, "figures": figures, "reported": [reported / f"table{n}.csv" for n in (1, 3, 4)], "extra": [],
         "output": folder / "report.html", "state_root": folder / "state", "systems": SYSTEMS, "controls": CONTROLS,
         "statistics": STATISTICS, "shown": 20,
     }  # fmt: skip

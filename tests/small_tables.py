@@ -41,7 +41,7 @@ def told(rows, verdicts):
     return ranges, [each | {"value": values[tuple(each[key] for key in keys)]} for each in verdicts]
 
 
-def made(folder, groups, output="results", verdicts=(), spoil=lambda ranges: None):
+def made(folder, groups, output="results", verdicts=(), spoil=lambda ranges: None, left_out=None):
     """Writes the tables of these groups of scores; gives their folder. `spoil` may change the rows of intervals.csv."""
     paths = [folder / f"{number}.parquet" for number in range(len(groups))]
     for path, rows in zip(paths, groups, strict=True):
@@ -62,5 +62,6 @@ def made(folder, groups, output="results", verdicts=(), spoil=lambda ranges: Non
         controls=CONTROLS,
         statistics=STATISTICS,
         decoding={"beams": 3},
+        left_out=left_out or {},
     )
     return folder / output

@@ -73,8 +73,9 @@ def test_pretrain_needs_the_model_but_no_metric_and_tables_need_neither():
 
 BASELINES = yaml.safe_load((ROOT / "params.yaml").read_text())["baselines"]
 TRAINED = {"sampling": ["sampling"], "pretrain": ["pretrain"], "features": ["features"]}  # work that state.claim keeps
-for name in ("vikdf", *BASELINES):
-    TRAINED |= {f"{stage} {name}": [stage, *systems.modules(name)] for stage in ("finetune", "generate")}
+for name, entry in {"vikdf": {}, **BASELINES}.items():
+    TRAINED |= {f"{stage} {name}": [stage, *systems.modules(entry)] for stage in ("finetune", "generate")}
+    TRAINED |= {f"pretrain {name}": ["pretrain_baseline", *systems.modules(entry)]} if "pretrain" in entry else {}
 
 
 @pytest.mark.parametrize("work", TRAINED)

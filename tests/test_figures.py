@@ -198,8 +198,10 @@ def test_no_two_colours_look_alike_to_the_colour_blind(sight):
 
 
 def test_names_beyond_the_colours_differ_too():
-    looks = [tuple(look.values()) for look in style.looks([str(n) for n in range(16)]).values()]
-    assert len(set(looks)) == 16
+    looks = [tuple(look.values()) for look in style.looks([str(n) for n in range(25)]).values()]
+    assert len(set(looks)) == 25
+    marked = {look[:2] for look in looks[:24]}  # a point alone shows no line
+    assert len(marked) == 24
 
 
 def test_a_name_with_signs_of_markup_and_maths_stays_text(tmp_path):
@@ -310,3 +312,40 @@ def test_one_call_draws_all_figures_from_files(tmp_path):
     files = {name: tmp_path / name for name in tables} | curve_files | {"funnel": tmp_path / "report.parquet"}
     draw_all(**files, output=tmp_path / "figures", **about)
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(DRAWN)
+
+
+def many(fractions: tuple[str, ...] = ("zero",)) -> list[dict]:
+    """Points of twenty systems."""
+    runs = [(f"system{number}", fraction) for number in range(20) for fraction in fractions]
+    return [
+        {
+            "run": f"{name}-{part}-s1",
+            "name": name,
+            "fraction": part,
+            "seed": "1",
+            "step": 10,
+            "nll": 2.0,
+            "validation": 2.0,
+        }
+        for name, part in runs
+    ]
+
+
+def test_of_many_systems_no_panel_of_learning_curves_has_more_than_can_be_told_apart():
+    names = [f"system{number}" for number in range(20)]
+    parts = curves._parts(many(), "zero", names)
+    assert [name for part in parts for name in part] == names and max(map(len, parts)) <= curves.MANY
+
+
+def test_of_many_systems_the_shares_of_data_show_those_that_have_several(tmp_path):
+    names = [f"system{number}" for number in range(20)]
+    rows = [row | {"system": name, "data": "zero"} for name in names for row in table_rows()[-1:]]
+    rows += [row | {"data": "full"} for row in rows[:3]]
+    fractions.draw(rows, tmp_path / "fractions.svg", [], names)
+    text = (tmp_path / "fractions.svg").read_text()
+    assert "system2<" in text and "system3<" not in text
+
+
+def test_of_many_runs_the_cost_shows_some_forty_bars():
+    rows = [{"stage": "finetune", "run": f"r{n}", "seconds": 60.0 + n, "peak_memory_mb": 1.0} for n in range(200)]
+    assert len(cost.folded(rows)) <= cost.BARS + 1

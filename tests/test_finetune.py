@@ -15,7 +15,7 @@ TRAINING.pop("steps")
 LORA = {"rank": 2, "alpha": 4}
 KNOWING = {"pretrain": "vikdf", "iqformer": "tuned", "lora": False, "fractions": ["zero", "full"]}
 FROZEN = KNOWING | {"iqformer": "frozen", "lora": True}
-ALONE = {"llm": "llm", "tuned": True, "fractions": ["zero", "full"]}
+ALONE = {"kind": "llm_lora", "llm": "llm", "tuned": True, "fractions": ["zero", "full"]}
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,7 @@ def tune(dialogues, backbones):
         folders = {"dialogues": dialogues, "backbones": backbones["llm"].parent}
         folders |= {"output": root / f"{system}-{fraction}", "state_root": root / "state"}
         settings = {"seed": 1, "lora": LORA, "steps": STEPS, "training": TRAINING} | changed
+        folders |= {"pretrained": [], "shards": []}
         finetune.finetune(start=start, system=system, entry=entry, fraction=fraction, **folders, **settings)
         return folders["output"]
 
@@ -102,13 +103,13 @@ def test_the_kept_state_is_the_one_of_lowest_validation_nll(pretrained, tune, ba
     curves = [json.loads(line) for line in (product / "curves.jsonl").read_text().splitlines()]
     lowest = min(point["validation"] for point in curves if "validation" in point)
     assert files.read_json(product / "metrics.json")["validation_nll"] == lowest
-    responder = systems.again(product, backbones["llm"].parent)
+    responder = systems.answerer(KNOWING, product, systems.Places(backbones["llm"].parent))
     rows = finetune.rows_of(dialogues / "reddit.parquet", "valid", "full")
     assert finetune.validation(responder, rows, 4)() == pytest.approx(lowest, abs=1e-5)
 
 
 def test_validation_does_not_depend_on_the_batch(pretrained, backbones, dialogues):
-    responder = systems.learner(KNOWING, pretrained, backbones["llm"].parent, LORA, 1)
+    responder = systems.learner(KNOWING, pretrained, systems.Places(backbones["llm"].parent), LORA, 1)
     rows = finetune.rows_of(dialogues / "reddit.parquet", "valid", "full")
     assert finetune.validation(responder, rows, 1)() == pytest.approx(
         finetune.validation(responder, rows, 6)(), abs=1e-5
@@ -123,7 +124,7 @@ def test_validation_does_not_depend_on_the_batch(pretrained, backbones, dialogue
     ],
 )
 def test_an_entry_says_what_is_trained(pretrained, backbones, entry, trained, kept):
-    responder = systems.learner(entry, pretrained, backbones["llm"].parent, LORA, 1)
+    responder = systems.learner(entry, pretrained, systems.Places(backbones["llm"].parent), LORA, 1)
     names = [name for name, value in responder.named_parameters() if value.requires_grad]
     assert {part for part in trained | kept if any(name.startswith(part) for name in names)} == trained
     assert all(".lora_" in name for name in names if name.startswith("llm"))
@@ -140,11 +141,11 @@ def test_tuned_params_count_every_parameter_trained_in_any_stage_once(pretrained
 def test_the_baseline_has_neither_pictures_nor_knowledge(tune, backbones, tmp_path):
     zero = tune(tmp_path, [], "llm_lora", ALONE)
     full = tune(tmp_path, [zero], "llm_lora", ALONE, "full")
-    responder = systems.again(full, backbones["llm"].parent)
+    responder = systems.answerer(KNOWING, full, systems.Places(backbones["llm"].parent))
     assert responder.source is None
     assert all(".lora_" in name for name in files.read_json(full / "tuned.json"))
 
 
 def test_a_prompted_system_is_not_tuned(tune, tmp_path):
     with pytest.raises(ValueError, match="prompted, not tuned"):
-        tune(tmp_path, [], "llm_zero_shot", ALONE)
+        tune(tmp_path, [], "llm_zero_shot", ALONE | {"kind": "llm_zero_shot"})

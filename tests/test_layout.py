@@ -118,7 +118,7 @@ def test_modules_know_no_paths_of_the_tree(path):
 
 def test_rules_hold_no_logic():
     for path in RULES:
-        if path.name != "common.smk":
+        if path.name not in ("common.smk", "systems.smk"):  # what the rules share
             text = path.read_text()
             assert not re.search(r"^(def|import|from|for|if) |^    run:|^    script:", text, flags=re.M), path
     for path in [*RULES, ROOT / "Snakefile"]:

@@ -30,7 +30,7 @@ def test_knowledge_changes_the_answer(backbones, model):
     assert not torch.allclose(*states, atol=1e-4)
 
 
-def test_the_instruction_opens_the_first_message(backbones):
+def test_the_instruction_of_a_prompted_model_stands_in_its_prompt(backbones):
     responder = Responder(LLM.load(backbones["llm"]), instruction="say yes")
     assert "say yes" in responder.llm.tokenizer.decode(responder.prompts([["hello"]])[0])
     assert not responder.trained_parameters()

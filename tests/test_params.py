@@ -19,6 +19,7 @@ FREE = [  # here the user names the entries: their keys may differ from preset t
     "tables.systems",
     "tables.controls",
     "tables.table3",
+    "tables.table4",
     "ablations",
     "baselines",
     "evidence.contrasts",
@@ -117,6 +118,16 @@ def test_an_ablation_cannot_ask_for_processes_of_its_own(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="unknown key `ablations.no_tim.training.processes`"):
         params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(("name", "where"), [("fresh", "finetune.systems"), ("no_tim", "ablations")])
+def test_a_baseline_whose_products_would_lie_where_others_lie_is_named(name, where):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["baselines"][name] = values["baselines"]["maria"]
+    with pytest.raises(ValueError, match=f"`baselines` and `{where}` both have an entry {name}"):
+        params.check_apart(values, Path("params.yaml"))
+    values["baselines"] = {"no_tim": values["baselines"]["bart"]}  # learns from no pairs: nothing of its own lies there
+    params.check_apart(values, Path("params.yaml"))
 
 
 def test_an_llm_that_cannot_be_spread_is_named_before_anything_runs(tmp_path):
@@ -272,18 +283,37 @@ def test_every_preset_has_the_same_keys(path):
 
 
 def test_every_key_of_the_schema_says_its_type_and_meaning_and_refuses_strangers():
+    whole = yaml.safe_load(params.SCHEMA.read_text())
+
     def walk(schema, where):
+        if not schema or schema.keys() == {"$ref"}:  # said once, elsewhere
+            return
         if where:
             assert "description" in schema or where.endswith("*"), where
             assert {"type", "enum", "const", "oneOf", "anyOf"} & set(schema), where
+        whole_kinds = "additionalProperties" not in schema  # the keys of an entry are told by its kind
+        kinds = [part["then"] for part in schema.get("allOf", []) if whole_kinds and "then" in part]
         if schema.get("type") == "object":
-            assert schema.get("additionalProperties") is not None, where
+            refused = [part.get("additionalProperties") for part in kinds or [schema]]
+            assert None not in refused, where
         entries = schema.get("additionalProperties")
         named = {"*": entries} if isinstance(entries, dict) else {}
-        for key, inner in {**schema.get("properties", {}), **named}.items():
-            walk(inner, f"{where}.{key}".strip("."))
+        for part in (schema, *kinds):
+            for key, inner in {**part.get("properties", {}), **named}.items():
+                walk(inner, f"{where}.{key}".strip("."))
 
-    walk(yaml.safe_load(params.SCHEMA.read_text()), "")
+    walk(whole, "")
+    for name, schema in whole["$defs"].items():
+        walk(schema, name)
+
+
+def test_every_kind_of_baseline_has_its_keys_in_the_schema_and_its_file():
+    entries = yaml.safe_load(params.SCHEMA.read_text())["properties"]["baselines"]["additionalProperties"]
+    kinds = entries["properties"]["kind"]["enum"]
+    described = [part["if"]["properties"]["kind"]["const"] for part in entries["allOf"]]
+    folder = params.SCHEMA.parent.parent.parent / "vikdf/baselines"
+    files = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    assert sorted(kinds) == sorted(described) == sorted(files)
 
 
 def keys(values, where="") -> set[str]:

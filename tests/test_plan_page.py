@@ -12,7 +12,7 @@ import yaml
 
 from vikdf import cli, params, plan, room
 from vikdf.backbones import shapes
-from vikdf.model import cost, outline
+from vikdf.model import cost, others, outline
 from vikdf.model.vikdf import LOSSES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,7 +235,7 @@ def test_a_frozen_iqformer_keeps_its_32_bits(tmp_path):
 
 def test_the_system_that_takes_most_stands_for_fine_tuning(capsys):
     cli.main(["plan", str(ROOT / "presets/paper.yaml"), "--gpu", "h100"])
-    assert "Memory of a GPU, finetune (vikdf_lora, which takes most): 8 rows at once" in capsys.readouterr().out
+    assert "Memory of a GPU, finetune (llm_full, which takes most): 8 rows at once" in capsys.readouterr().out
 
 
 def test_the_readme_tells_what_plan_says(capsys):
@@ -284,3 +284,17 @@ def test_one_process_cannot_spread_the_llm_in_a_plan_either(tmp_path, capsys):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     said = fails([str(tmp_path / "params.yaml"), "--processes", "1"], capsys)
     assert "`pretrain.training.shard_llm` is true, but `pretrain.training.processes` is 1" in said
+
+
+def test_the_baselines_have_the_parameters_of_their_papers(tmp_path):
+    found = others.counted(paper(), tmp_path)
+    assert {name: millions(found[name].tuned) for name in ("seq2seq", "bart")} == {"seq2seq": 24.0, "bart": 406.29}
+    assert (millions(found["zrigf"].before), millions(found["zrigf"].tuned)) == (102.2, 658.23)
+    assert "llm_full" not in found  # there it is LoRA, and counted as a system of the LLM
+
+
+def test_the_page_names_every_baseline_that_is_tuned(tmp_path):
+    values = paper()
+    page = "\n".join(plan.baselines(values, plan.Options(backbones=tmp_path)))
+    for name, entry in values["baselines"].items():
+        assert plan.alone(entry) or not entry["tuned"] or name in page

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vikdf import files, pretrain, schemas, state
+from vikdf import files, order, pretrain, schemas, state
 
 TRAINING = {
     "steps": 3,
@@ -180,7 +180,7 @@ def test_shuffled_pairs_have_no_fixed_point_among_the_trained_ones(shards):
     from vikdf.samples import Shards
 
     data = Shards(shards)
-    rows, held = pretrain.split(len(data), 4, seed=1)
+    rows, held = order.split(len(data), 4, seed=1)
     own, others = (pretrain.captions_of(data, rows, shuffled, seed=1) for shuffled in (False, True))
     assert sorted(map(tuple, own)) == sorted(map(tuple, others))
     assert all(mine != theirs for mine, theirs in zip(own, others, strict=True))

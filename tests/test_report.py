@@ -7,7 +7,8 @@ from pathlib import Path
 import pages
 import pytest
 
-from vikdf import schemas, tracking
+from vikdf import case, schemas, textualized, tracking
+from vikdf.ablations import NUMBERS
 from vikdf.means import METRICS, lower_is_better, read_csv, write_csv
 from vikdf.report import compare, cost, examples, extras, pictures, probe, rows, table
 from vikdf.report.__main__ import report
@@ -326,3 +327,19 @@ def test_numbers_are_said_as_people_say_them():
 def test_the_papers_own_tables_are_read_whole():
     reported = read_csv(ROOT / "data/reported/table1.csv")
     assert len(reported) == 22 and reported[-1]["bleu1"] == 15.35 and reported[3]["ppl"] is None
+
+
+def test_table_4_stands_with_the_papers_numbers_and_figures_5_and_6_with_their_drawings(made, tmp_path):
+    numbers = dict.fromkeys(NUMBERS) | {"reddit_bleu1": 12.5, "tuned_params": 7, "seeds": 1}
+    rows = [{"method": "LoRA", "llm": "Llama", "backbone": "llm", "system": "llm_lora"} | numbers]
+    write_csv(tmp_path / "table4.csv", [*rows[0]], rows)
+    case_row = dict.fromkeys(case.COLUMNS, "") | {"system": "vikdf", "data": "zero", "seed": 1, "hypothesis": "<b>red"}
+    write_csv(tmp_path / "figure5.csv", case.COLUMNS, [case_row])
+    near = dict.fromkeys(textualized.COLUMNS, "a") | {"words": "green in the garden", "rank": 1, "cosine": 0.9}
+    write_csv(tmp_path / "figure6.csv", textualized.COLUMNS, [near])
+    for name in ("figure5", "figure6"):
+        (tmp_path / f"{name}.svg").write_text(pages.DRAWING.format(name=name))
+    text = made(extra=sorted(tmp_path.glob("table4.*")) + sorted(tmp_path.glob("figure[56].*")))
+    assert "Other language models" in text and "12.50" in text and "14.81" in text  # the last: the paper's
+    assert "&lt;b&gt;red" in text and "green in the garden" in text
+    assert 'id="figure5-m"' in text and 'id="figure6-m"' in text

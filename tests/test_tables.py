@@ -116,6 +116,25 @@ def test_the_interval_of_every_value_stands_below(made):
     assert "| vikdf | zero | seeds | 0.50 to 3.50 |" in text
 
 
+def test_a_system_that_tells_no_nll_has_no_ppl_and_the_notes_say_why(made):
+    told = [row for row in scores("new", "zero", 1, 9.0) if row["metric"] not in ("ppl", "ppl_per_word")]
+    folder = made([scores("vikdf", "zero", 1, 2.0), told])
+    assert [row["ppl"] for row in lines(folder / "table1.csv")] == ["2.0000", ""]
+    text = (folder / "table1.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| new"))
+    assert row.split(" | ")[4:6] == ["-", "**10.00**"]
+    assert "`new` is asked through an interface that tells answers alone" in text
+
+
+def test_a_system_that_was_left_out_is_named_below_and_nowhere_else(made):
+    why = "not set in the environment: OPENAI_API_KEY"
+    folder = made([scores("vikdf", "zero", 1, 2.0)], left_out={"chatgpt": why})
+    for name in ("table1.md", "table1.tex"):
+        assert [line.count("chatgpt") for line in (folder / name).read_text().splitlines() if "chatgpt" in line] == [1]
+    assert f"- Left out: `chatgpt`, {why}. No number stands in its place." in (folder / "table1.md").read_text()
+    assert "chatgpt" not in (folder / "table1.csv").read_text()
+
+
 def test_every_signature_stands_below_once(made):
     text = (made([scores("vikdf", "zero", 1, 2.0), scores("llm_lora", "zero", 1, 2.0)]) / "table1.md").read_text()
     assert text.count("- image_chat: `m|vectors:glove@abc|tok:nltk-3|n:500`") == 9

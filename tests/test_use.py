@@ -30,8 +30,8 @@ def folders(pretrained, backbones, tmp_path_factory):  # noqa: F811
     """Saved models by kind, and what their logits were in the process that saved them."""
     root, made = tmp_path_factory.mktemp("saved"), {"pretrained": (pretrained, None)}
     models = {
-        "tuned": systems.learner(KNOWING, pretrained, backbones["llm"].parent, {}, 1),
-        "lora": systems.learner(FROZEN, pretrained, backbones["llm"].parent, LORA, 1),
+        "tuned": systems.learner(KNOWING, pretrained, systems.Places(backbones["llm"].parent), {}, 1),
+        "lora": systems.learner(FROZEN, pretrained, systems.Places(backbones["llm"].parent), LORA, 1),
         "alone": Responder(LLM.load(backbones["llm"]), lora_rank=2),
     }
     for name, model in models.items():
@@ -85,7 +85,7 @@ def test_a_fresh_process_gives_equal_logits_and_auto_model_gives_the_same_model(
 def test_a_pretrained_folder_answers_as_the_system_that_begins_there(pretrained, backbones, load):  # noqa: F811
     model = VIKDFForPretraining.load(pretrained, clip=backbones["clip"], llm=backbones["llm"])
     assert torch.equal(load("pretrained").knowledge(ASKED), model.eval().knowledge([" ".join(ASKED)])[0])
-    begun = systems.learner(KNOWING, pretrained, backbones["llm"].parent, {}, 1)
+    begun = systems.learner(KNOWING, pretrained, systems.Places(backbones["llm"].parent), {}, 1)
     assert digest(load("pretrained")) == digest(begun)
 
 
@@ -257,7 +257,7 @@ def test_a_drawing_undoes_the_clips_own_normalisation(load, value, shown):
 def test_fine_tuning_carries_tamim_along_and_neither_trains_nor_counts_it(product, products, backbones):  # noqa: F811
     before, after = (checkpoint.read_weights(folder, "tamim.") for folder in (product, products["finetune"]))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    responder = systems.learner(KNOWING, product, backbones["llm"].parent, {}, 1)
+    responder = systems.learner(KNOWING, product, systems.Places(backbones["llm"].parent), {}, 1)
     assert responder.tamim is not None
     assert not [name for name in checkpoint.trainable(responder) if name.startswith("tamim")]
     loss = responder.loss([ASKED], ["red"])

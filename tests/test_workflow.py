@@ -111,9 +111,21 @@ def test_table_1_has_its_columns_in_order_and_a_row_for_every_system_and_amount_
     assert list(rows[0])[: len(COLUMNS)] == COLUMNS
     assert {row["task"] for row in rows} == {"reddit", "image_chat"}
     params = yaml.safe_load((run / "params.yaml").read_text())
-    assert {row["system"] for row in rows} == set(params["finetune"]["systems"]) | set(params["baselines"])
+    asked = set(params["baselines"]) - {"chatgpt"}  # without a key it is left out
+    assert {row["system"] for row in rows} == set(params["finetune"]["systems"]) | asked
     assert {row["data"] for row in rows if row["system"] == "vikdf"} == {"full", "quarter", "eighth", "zero"}
     assert all(float(row["ppl"]) > 1 and int(row["n_test"]) > 0 for row in rows)
+
+
+def test_a_model_behind_an_endpoint_is_asked_where_its_key_is_and_else_left_out_with_a_note(run, monkeypatch):
+    missing = "not set in the environment: OPENAI_BASE_URL, OPENAI_MODEL, OPENAI_API_KEY"
+    assert f"Left out: `chatgpt`, {missing}. No number" in (run / "results/table1.md").read_text()
+    for name, value in (("BASE_URL", "http://127.0.0.1:9/v1"), ("MODEL", "any"), ("API_KEY", "sk-secret")):
+        monkeypatch.setenv(f"OPENAI_{name}", value)
+    done = snakemake(run, "--dry-run", "--printshellcmds", "results/table1.csv")
+    rules = set(re.findall(r"^rule (\w+):", done.stdout, flags=re.M))
+    assert rules == {"generate", "evaluate", "significance", "tables"}
+    assert '"model": "any"' in done.stdout and "sk-secret" not in done.stdout
 
 
 def test_every_stage_left_its_log_and_nothing_half_written(run):

@@ -116,6 +116,7 @@ def test_no_text_before_image_chat_joins_a_held_out_noun_and_looks(world, nouns)
     assert {where: len(each) for where, each in said.items()} == {
         "captions": 3 * ROWS + 3 * ROWS,
         "backbones": 3 * TINY["backbone_images"],
+        "boxes": 2 * TINY["backbone_images"],
         "language": TINY["language_texts"],
         "reddit": 80,
     }

@@ -71,24 +71,32 @@ def _numbers(rows: list[dict], seeds: list) -> dict:
 
 def readable(rows: list[dict], seeds: list) -> str:
     """table3.md: columns that no row has (no probe in real corpora) are left out."""
-    there = {
-        name: title for name, title in zip(MEASURES, TITLES, strict=True) if any(row[name] is not None for row in rows)
-    }
-    texts = [[row["method"], f"{row['tuned_params']:,}", *(_cell(row, name) for name in there)] for row in rows]
-    several = len(seeds) > 1
-    lines = ["# Table 3: without one part, zero data", "", *markdown(["method", "tuned", *there.values()], texts), ""]
+    lines = ["# Table 3: without one part, zero data", "", *measured(rows, {"method": "method"}), ""]
     lines += [
         "- Every row is VIKDF with one part left out of its pretraining, and fine-tuned on Reddit alike. -BVIF: instead of "
         "both its losses, the LLM generates the caption from K of the picture (BLIP-2's vision-to-language generation).",
         "- PPL: lower is better; all others: higher. Colour, place: share of right answers about nouns whose looks no text told.",
-        f"- Seeds: {', '.join(map(str, seeds))}; "
-        + (
-            "means ± standard deviation over them."
-            if several
-            else "of one seed there is no spread: small differences say nothing."
-        ),
+        over_seeds(seeds),
     ]
     return "\n".join(lines) + "\n"
+
+
+def measured(rows: list[dict], names: dict[str, str]) -> list[str]:
+    """The rows as a table in Markdown: `names` (key of a row -> title), what was tuned, and each measure that some row has."""
+    there = {
+        name: title for name, title in zip(MEASURES, TITLES, strict=True) if any(row[name] is not None for row in rows)
+    }
+    texts = [
+        [*(row[name] for name in names), f"{row['tuned_params']:,}", *(_cell(row, name) for name in there)]
+        for row in rows
+    ]
+    return markdown([*names.values(), "tuned", *there.values()], texts)
+
+
+def over_seeds(seeds: list) -> str:
+    said = "means ± standard deviation over them."
+    said = said if len(seeds) > 1 else "of one seed there is no spread: small differences say nothing."
+    return f"- Seeds: {', '.join(map(str, seeds))}; {said}"
 
 
 def _cell(row: dict, name: str) -> str:

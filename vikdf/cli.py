@@ -170,7 +170,8 @@ def state(folder: Path) -> None:
         if (path / "journal.jsonl").exists() and not (path / "work.json").exists():
             continue  # of a job that keeps no work, only what MLflow shows of it
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        done = "finished" if (path / "product.json").exists() else "half done"
+        kept = {"product.json": "finished", "about.json": "answers"}  # these of an endpoint
+        done = next((said for name, said in kept.items() if (path / name).exists()), "half done")
         rows.append(f"{done:10} {size / 1e6:9.1f} MB  {path}")
     print("\n".join(rows) if rows else f"no work is kept in {folder}")
 

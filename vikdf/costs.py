@@ -1,13 +1,15 @@
 """What each run cost: cost.csv, from the journals that every tracked job leaves in `state`.
 
-In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables, evidence,
-table3 and figure7. Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, peak_memory_mb,
-gpu_memory_mb, device, status.
+In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables, evidence, table3,
+table4 and figures 5 to 7. Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, flops,
+peak_memory_mb, gpu_memory_mb, device, status.
 Run: python -m vikdf.costs --state-root state --output results/cost.csv (the rule `cost`)
 
 Seconds are wall time in which a job was at work: a run that was stopped and went on counts its stretches, not the pause
 between them. Rows a second are those of its steps (of generate: its answers) over these seconds, so steps that were lost and done
 again slow it.
+FLOPs are those of all its steps (forward and backward) or answers, measured on a few of them and scaled up (vikdf.flops says
+what is counted); empty where nothing was measured, as of what a server elsewhere answers.
 Memory is the last stretch's. Of runs with one name, such as those of other params, the newest counts.
 Stages without a journal (sources, filter, caption, shards, dialogues) are not in the table.
 The one table that two equal runs write differently: it tells of the machine.
@@ -16,7 +18,7 @@ The one table that two equal runs write differently: it tells of the machine.
 import sys
 from pathlib import Path
 
-from vikdf import flags, tracking
+from vikdf import flags, flops, tracking
 from vikdf.means import write_csv
 
 COLUMNS = [
@@ -26,6 +28,7 @@ COLUMNS = [
     "stretches",
     "steps",
     "rows_per_second",
+    "flops",
     "peak_memory_mb",
     "gpu_memory_mb",
     "device",
@@ -71,13 +74,14 @@ def cost(lines: list[dict]) -> dict | None:
     )  # elsewhere a journal's step is a chunk, or a point
     steps = max((line.get("step", 0) for line in lines), default=0) if trained else 0
     steps = steps or _number(head["params"], "steps")
-    answered = max((line["values"].get("answered", 0) for line in lines if "values" in line), default=0)
+    values = [line["values"] for line in lines if "values" in line]
+    answered = max((line.get("answered", 0) for line in values), default=0)
     rows = answered or (steps or 0) * (_batch(head["params"]) or 0)
     rate = rows / seconds if rows and seconds > 0 else None
     return {
         "stage": head["stage"], "run": head["name"], "began": head["time"], "seconds": seconds, "stretches": 1 + again,
-        "steps": int(steps) if steps else None, "rows_per_second": rate, "peak_memory_mb": end.get("peak_memory_mb"),
-        "gpu_memory_mb": end.get("gpu_memory_mb"),
+        "steps": int(steps) if steps else None, "rows_per_second": rate, "flops": flops.total(values, steps, answered),
+        "peak_memory_mb": end.get("peak_memory_mb"), "gpu_memory_mb": end.get("gpu_memory_mb"),
         "device": end.get("device"), "status": end.get("end", "UNFINISHED"),
     }  # fmt: skip
 

@@ -1,21 +1,25 @@
 """Reads text-only dialogues and puts them in one form.
 
 In: a file a split, in a form of vikdf/corpora/talks.py: Reddit Conversation, Image-Chat as ParlAI publishes it, any table
-with turns, the world's probe. Out: <output>/<task>.parquet (DIALOGUES, all splits) an entry, and manifest.json last:
-rows read, kept and dropped by reason, turns, what cleaning changed, dialogues that stand twice or in two splits.
+with turns, the world's probe. Out: <output>/<task>.parquet (DIALOGUES, all splits) an entry, pictures.parquet
+(PICTURES: what the dialogues of train are about, where an entry names `pictures`), and manifest.json last: rows read, kept
+and dropped by reason, turns, what cleaning changed, dialogues that stand twice or in two splits, what became of pictures.
 Run: python -m vikdf.dialogues --seed 1 --output data/dialogues \
          --corpora '{"reddit": {"form": "reddit", "context_turns": [2, 3], "train": "train.json"}}'
 
 `position` is a row's place in a seeded order of its split, so that an eighth of the data lies inside the
 quarter (vikdf/fractions.py).
-What stays in memory is the kept text itself and some 60 bytes a dialogue: rows go into arrow's columns as they are read.
+What stays in memory is the kept text itself and some 60 bytes a dialogue: rows go into arrow's columns as they are read,
+pictures straight into their table.
 """
 
+import contextlib
 import hashlib
 import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +27,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from vikdf import files, flags, schemas
-from vikdf.corpora import talks
+from vikdf.corpora import archives, talks
+from vikdf.corpora.album import Album
 from vikdf.corpora.talks import SPLITS, Bad, Talk
 
 READ_FIRST = ("test", "valid", "train")  # so that a dialogue of two splits is known when train is read
@@ -34,8 +39,9 @@ BATCH, GROUP = 10_000, 100_000  # rows as Python objects at a time; rows of one 
 class Split:
     """The rows of one split as they are read, and what is counted of them."""
 
-    def __init__(self, task: str, split: str, seed: int, others: dict[str, set[int]], drop_repeats: bool):
+    def __init__(self, task: str, split: str, seed: int, others: dict[str, set[int]], drop_repeats: bool, album=None):
         self.task, self.split, self.seed, self.others, self.drop_repeats = task, split, seed, others, drop_repeats
+        self.album: Album | None = album
         self.read, self.waiting, self.tables, self.lots = 0, [], [], bytearray()
         self.dropped, self.turns, self.changed, self.doubles = Counter(), Counter(), Counter(), Counter()
         self.styles, self.seen = Counter(), set()
@@ -48,8 +54,9 @@ class Split:
             return
         self.turns[len(found.context)] += 1
         self.styles.update(found.styles)
-        names = {"id": f"{self.task}-{self.split}-{number:07d}", "task": self.task, "split": self.split}
-        self.waiting.append(names | {"context": found.context, "response": found.response, "probe": found.probe})
+        row = {"id": f"{self.task}-{self.split}-{number:07d}", "task": self.task, "split": self.split}
+        row |= {"context": found.context, "response": found.response, "probe": found.probe}
+        self.waiting.append(row | {"picture": self.album.keep(found.picture) if self.album else ""})
         if len(self.waiting) == BATCH:
             self.flush()
 
@@ -108,9 +115,10 @@ def read_split(
     longest: int = talks.LONGEST,
     drop_repeats: bool = False,
     others: dict[str, set[int]] | None = None,
+    album: Album | None = None,
 ) -> tuple[pa.Table, Split]:
     """A split's rows with their seeded positions, and what was counted; `others`: what stands in splits read before."""
-    one = Split(task, split, seed, others or {}, drop_repeats)
+    one = Split(task, split, seed, others or {}, drop_repeats, album)
     found = talks.rows(Path(entry[split]), entry, steps=steps or [], longest=longest, changed=one.changed)
     for _, talk in tqdm(found, desc=f"{task} {split}", unit=" dialogue", mininterval=1, file=sys.stderr):
         one.add(talk)
@@ -144,37 +152,72 @@ def dialogues(
     clean: list[str] = ("strip",),
     max_characters: int = talks.LONGEST,
     repeats: str = "keep",
+    max_bytes: int = 20_000_000,
+    max_pixels: int = 50_000_000,
 ) -> None:
-    """Reads the dialogue corpora and writes one table for each.
+    """Reads the dialogue corpora and writes one table for each, and one of the pictures that they are about.
 
     seed: of the order that the fractions are cut from
-    corpora: {task: {form: reddit | image_chat | turns | probe, train: file, valid: file, test: file, ...}}
+    corpora: {task: {form: reddit | image_chat | turns | probe, train: file, valid: file, test: file, ...}}; of image_chat \
+also pictures: a folder, zip or tar
     output: folder of the tables
     clean: steps on each turn, in this order: lower, strip, printable, spaces; an entry's own `clean` stands in their place
     max_characters: longer turns are dropped and counted
     repeats: keep | drop, where drop leaves out what stands twice in a split, and of train and valid what the test holds
+    max_bytes: a larger picture is refused
+    max_pixels: likewise, before it is decoded
     """
     for task, entry in corpora.items():
         talks.check(task, entry, entry.get("clean", clean))
     if repeats not in ("keep", "drop"):
         raise ValueError(f"`repeats` is {repeats!r}, expected keep or drop")
     (output / "manifest.json").unlink(missing_ok=True)  # its existence means complete
-    counts = {}
-    for task, entry in corpora.items():
-        made, others = {}, {}
-        settings = {"seed": seed, "steps": list(entry.get("clean", clean)), "longest": max_characters}
-        for split in (split for split in READ_FIRST if split in entry):
-            made[split] = read_split(
-                task, split, entry, **settings, drop_repeats=repeats == "drop", others=dict(others)
-            )
-            others[split] = made[split][1].seen
-        splits = [split for split in SPLITS if split in made]
-        _write(pa.concat_tables(made[split][0] for split in splits), output / f"{task}.parquet")
-        counts[task] = {"splits": {split: made[split][1].counts() for split in splits}}
-        counts[task]["sha256"] = files.sha256(output / f"{task}.parquet")
-        for split in splits:
-            print(_line(made[split][1]))
-    files.write_json(output / "manifest.json", {"tasks": counts, "seed": seed})
+    counts, most = {}, {"max_bytes": max_bytes, "max_pixels": max_pixels}
+    with schemas.writer(output / "pictures.parquet", schemas.PICTURES) as add:
+        add([])  # a table, also where no corpus has pictures
+        for task, entry in corpora.items():
+            settings = {"seed": seed, "steps": list(entry.get("clean", clean)), "longest": max_characters}
+            settings["drop_repeats"] = repeats == "drop"
+            with _album(task, entry, add, most) as album:
+                made = _read(task, entry, settings, album)
+            _write(pa.concat_tables(table for table, _ in made), output / f"{task}.parquet")
+            counts[task] = {"splits": {one.split: one.counts() for _, one in made}}
+            counts[task]["sha256"] = files.sha256(output / f"{task}.parquet")
+            if album:
+                counts[task]["pictures"] = dict(sorted(album.counts.items()))
+    pictures = files.named([output / "pictures.parquet"])
+    files.write_json(output / "manifest.json", {"tasks": counts, "seed": seed} | pictures)
+
+
+def _read(task: str, entry: dict, settings: dict, album: Album | None) -> list[tuple[pa.Table, Split]]:
+    """The splits of a task, in their usual order."""
+    made, others = {}, {}
+    for split in (split for split in READ_FIRST if split in entry):
+        seen = {"others": dict(others), "album": album if split == "train" else None}
+        made[split] = read_split(task, split, entry, **settings, **seen)
+        others[split] = made[split][1].seen
+    for split in (split for split in SPLITS if split in made):
+        print(_line(made[split][1]))
+    return [made[split] for split in SPLITS if split in made]
+
+
+@contextlib.contextmanager
+def _album(task: str, entry: dict, add: Callable, most: dict) -> Iterator[Album | None]:
+    """Where the pictures of train's dialogues are taken from; nothing where the entry names none."""
+    if not entry.get("pictures") or "train" not in entry:
+        yield None
+        return
+    with archives.opened(Path(entry["pictures"])) as archive:
+        album = Album(task, archive, add, **most)
+        yield album
+        album.flush()
+    said = f"{task} pictures: {_said(album.counts)}"
+    if not album.counts["ok"]:
+        raise ValueError(
+            f"{said}: {entry['pictures']} holds none that {entry['train']} names. Name the folder, zip or tar that holds them "
+            f"as <{talks.PICTURE}>.jpg in dialogues.corpora.{task}.pictures, or write null there"
+        )
+    print(said)
 
 
 def _line(one: Split) -> str:

@@ -13,10 +13,10 @@ kept in state/, so that a stopped run goes on with the next one.
 import json
 from pathlib import Path
 
-from vikdf import files, flags, schemas, state, systems
+from vikdf import endpoints, files, flags, flops, schemas, state, systems
 
+UNREAD = ("fractions", "pretrain", "training", "steps")  # of an entry: how it was trained
 CHUNK = 1024  # dialogues between two files in state/
-IMAGES = "none"  # no system here sees a picture while it answers
 
 
 def data_of(task: str, fraction: str, tuned: bool) -> str:
@@ -68,6 +68,9 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int, journal
                 answerer = answerer or load()
                 files.write_json(part, answer(answerer, [rows[i] for i in places], decoding, batch))
                 journal.log(number, {"answered": min((number + 1) * CHUNK, len(rows))})
+                flops.answers(
+                    journal, number, len(chunks), answer, answerer, [rows[i] for i in places], decoding, batch
+                )
             for i, values in zip(places, files.read_json(part), strict=True):
                 made[i] = values
             bar.set_postfix({"dialogues": len(places)})
@@ -77,13 +80,13 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int, journal
     return made
 
 
-def loader(entry: dict, system: str, tuned: Path | None, backbones: Path, precision: str):
+def loader(entry: dict, tuned: Path | None, places: systems.Places, precision: str):
     """() -> the system, ready to answer."""
 
     def load():
         from vikdf import place
 
-        return place.put(systems.named(system).answerer(entry, tuned, backbones), precision).eval()
+        return place.put(systems.named(entry).answerer(entry, tuned, places), precision).eval()
 
     return load
 
@@ -96,7 +99,8 @@ def table(work, load, paths: dict[str, Path], wanted: dict, product: Path | None
     with place.autocast(params["precision"]):
         made = answer_all(work, load, rows, params["decoding"], params["batch"], journal)
     count = sum(files.read_json(product / "tuned.json").values()) if product else 0
-    same = {"system": params["system"], "images": IMAGES, "seed": params["seed"], "tuned_params": count}
+    same = {"system": params["system"], "images": systems.images(params["entry"])}
+    same |= {"seed": params["seed"], "tuned_params": count}
     return [
         {"id": row["id"], "task": row["task"], "data": wanted[row["task"]], "context": row["context"]}
         | {"reference": row["response"], "probe": row["probe"], **same, **values}
@@ -109,6 +113,8 @@ def generate(
     tuned: list[Path],
     dialogues: list[Path],
     backbones: Path,
+    pretrained: list[Path],
+    shards: list[Path],
     output: Path,
     state_root: Path,
     system: str,
@@ -124,6 +130,8 @@ def generate(
     tuned: the fine-tuned system; none for a prompted one
     dialogues: the tables whose test dialogues are answered, named after their tasks
     backbones: folder of the backbones
+    pretrained: what a baseline learned from image-text pairs; none for other systems
+    shards: folder of the shards, where the system looks at pictures
     output: the table to write
     state_root: where finished chunks are kept
     system: the system's name
@@ -137,13 +145,15 @@ def generate(
     product = tuned[0] if tuned else None
     paths = {path.stem: path for path in dialogues}
     wanted = {task: data_of(task, fraction, tuned=product is not None) for task in paths}
-    entry = {name: value for name, value in entry.items() if name != "fractions"}
+    entry = {name: value for name, value in endpoints.settled(entry).items() if name not in UNREAD}
+    given = [paths[0] if paths else None for paths in (pretrained, shards)]
+    places = systems.Places(backbones, *given, answers=state_root / "answers")
     params = {"system": system, "fraction": fraction, "seed": seed, "entry": entry}
     params |= {"decoding": decoding, "batch": batch, "precision": precision}
-    inputs = paths | ({"tuned": product} if product else {"llm": backbones / entry["llm"]})
-    with state.claim(state_root, "generate", ["generate", *systems.modules(system)], params, inputs) as work:
+    inputs = paths | systems.frozen_inputs(entry, places) | ({"tuned": product} if product else {})
+    with state.claim(state_root, "generate", ["generate", *systems.modules(entry)], params, inputs) as work:
         if not work.finished:
-            load = loader(entry, system, product, backbones, precision)
+            load = loader(entry, product, places, precision)
             tags = {"system": system, "fraction": fraction, "seed": seed}
             with work.tracked(f"generate-{system}-{fraction}-s{seed}", params, tags) as journal:
                 made = table(work, load, paths, wanted, product, params, journal)

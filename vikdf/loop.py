@@ -23,7 +23,7 @@ from accelerate.utils import gather_object, send_to_device
 from torch import nn
 from tqdm import tqdm
 
-from vikdf import checkpoints, place
+from vikdf import checkpoints, flops, place
 from vikdf.checkpoints import Progress
 from vikdf.order import Batches
 from vikdf.signals import Signals, unheard
@@ -95,7 +95,9 @@ def train(
         tqdm(total=numbers.steps, initial=at.step, unit="step", mininterval=5, disable=rank > 0) as bar,
     ):
         while at.step < numbers.steps:
-            at.window.append(_step(accelerator, objective, model, optimizer, trained, next(loader), numbers, at.step))
+            parts = next(loader)
+            flops.step(journal, at.step, numbers, objective, parts, accelerator)
+            at.window.append(_step(accelerator, objective, model, optimizer, trained, parts, numbers, at.step))
             at.step += 1
             at.epoch, at.position = batches.after(at.epoch, at.position)
             bar.update(1)

@@ -30,7 +30,8 @@ COLUMNS = [*HEAD, *METRICS, "n_test", "seeds", *(f"{name}_sd" for name in METRIC
 COLUMNS += [*MORE, *(f"{name}_sd" for name in MORE)]  # new ones at the end: who reads by place reads the same
 TEXTS = set(  # of all tables: a system may be called 007
     "task system data images metric method stage run device status contrast question favours excludes_zero attribute nouns "
-    "other other_data a b a_data b_data block better significant".split()
+    "other other_data a b a_data b_data block better significant id key context "
+    "reference hypothesis words caption llm backbone".split()
 )
 MEASURES = {  # of the probe
     "stated": "states a value", "accuracy": "right among these", "accuracy_all": "right of all", "cloze_accuracy": "cloze right",

@@ -56,6 +56,13 @@ def derangement(rows: int, seed: int) -> np.ndarray:
     return places
 
 
+def split(rows: int, held_back: int, seed: int) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows held back for the scores: at most a tenth of all."""
+    places = order(rows, seed, 0).tolist()
+    held = min(held_back, rows // 10)
+    return sorted(places[held:]), sorted(places[:held])
+
+
 class Batches:
     """A batch sampler that starts anywhere and never ends; what does not fill a batch is left out of its epoch.
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
+from vikdf.systems import BACKBONES
+
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/params.schema.yaml"
 
 MODELS = ["backbones.models"]
@@ -22,18 +24,21 @@ SYSTEMS = ["finetune.systems", "baselines"]
 ABLATED = ["tables.table3.*", "tables.figure7.*"]
 NAMES = [  # (a value that names an entry, the sections that may hold the entry, names that are always there)
     *[(f"{where}.{part}", MODELS, []) for where in ("pretrain", "ablations.*") for part in ("clip", "bert", "llm")],
-    ("baselines.*.llm", MODELS, []),
+    *[(f"baselines.*.{key}", MODELS, []) for key in BACKBONES],
     ("evaluate.encoder", MODELS, []),
     ("finetune.systems.*.pretrain", ["ablations"], ["vikdf"]),
     *[(f"evidence.contrasts.*.{side}", SYSTEMS, []) for side in ("a", "b")],
     *[(where, ["ablations"], ["vikdf"]) for where in ABLATED],
+    ("tables.table4.*", MODELS, []),
+    ("tables.core.*", SYSTEMS, []),
+    *[(f"tables.{figure}.task", ["dialogues.corpora"], []) for figure in ("figure5", "figure6")],
 ]
 FILES = [  # the values that name files which the stages read
     *[f"sources.corpora.*.{key}" for key in ("captions", "images", "list", "shards")],
     "filter.blocklists.*",
-    *[f"backbones.models.*.{key}" for key in ("pairs", "texts", "lexicon")],
+    *[f"backbones.models.*.{key}" for key in ("pairs", "boxes", "texts", "lexicon")],
     "caption.forbid_joint.lexicon",
-    *[f"dialogues.corpora.*.{key}" for key in ("train", "valid", "test")],
+    *[f"dialogues.corpora.*.{key}" for key in ("train", "valid", "test", "pictures")],
 ]
 WORLD = "data/sources/world/"
 MADE = ("data/sources/", "data/filter/")  # a backbone may be trained on what these stages make
@@ -74,6 +79,8 @@ def load(path: Path, schema: Path = SCHEMA) -> dict:
     check_world(values, path)
     check_names(values, path)
     check_ablated(values, path)
+    check_families(values, path)
+    check_apart(values, path)
     check_spread(values, path)
     return values
 
@@ -135,7 +142,11 @@ def _lost(path: str, dotted: str, raw: dict) -> str:
     if "url" in raw:
         return ""
     how = f"by hand: {raw['by_hand']}, and put it there" if raw else "it has no entry under `sources.raw`"
-    how += "; write null there for none" if dotted.startswith(NULLABLE) else "; data/README.md tells where to get it"
+    how += (
+        "; write null there for none"
+        if dotted.startswith(NULLABLE) or dotted.endswith(".pictures")
+        else "; data/README.md tells where to get it"
+    )
     return f"{path} is missing: `{dotted}` of params.yaml names it; {how}"
 
 
@@ -184,6 +195,29 @@ def check_ablated(values: dict, path: Path) -> None:
             raise ValueError(f"{path}: `{dotted}` is {name}, which {said}; give the ablation another name")
 
 
+def check_families(values: dict, path: Path) -> None:
+    """Raises a ValueError for rows of table 4 that cannot be made: vikdf and llm_lora on other language models."""
+    if values["baselines"].get("llm_lora", {}).get("kind") != "llm_lora":
+        said = "`baselines` has no entry llm_lora of that kind, whose row table 4 repeats with each language model"
+        raise ValueError(f"{path}: {said}; add it")
+    if (alone := values["baselines"]["llm_lora"]["llm"]) != (own := values["pretrain"]["llm"]):
+        raise ValueError(f"{path}: `baselines.llm_lora.llm` is {alone}, but `pretrain.llm` is {own}: name the same one")
+    for dotted, llm in _found(values, "tables.table4.*").items():
+        made = {f"on_{llm}": "ablations", f"vikdf_on_{llm}": "finetune.systems", f"llm_lora_on_{llm}": "baselines"}
+        for name, where in made.items():
+            if name in section(values, where):
+                said = f"makes {name} by itself, but `{where}` has an entry of that name"
+                raise ValueError(f"{path}: `{dotted}` {said}; give that entry another name")
+
+
+def check_apart(values: dict, path: Path) -> None:
+    """Raises a ValueError for a baseline whose products would lie where those of another name lie."""
+    for name, entry in values["baselines"].items():
+        for where in ["finetune.systems", *["ablations"] * ("pretrain" in entry)]:
+            if name in section(values, where):
+                raise ValueError(f"{path}: `baselines` and `{where}` both have an entry {name}; rename one of them")
+
+
 def check_spread(values: dict, path: Path) -> None:
     """Raises a ValueError where training would refuse to spread the LLM (vikdf/place.py)."""
     for where in ("pretrain", "finetune"):
@@ -192,11 +226,11 @@ def check_spread(values: dict, path: Path) -> None:
             said = f"`{where}.training.shard_llm` is true, but `{where}.training.processes` is 1"
             raise ValueError(f"{path}: {said}: set processes to the number of GPUs, or shard_llm to false")
     systems = values["finetune"]["systems"] | values["baselines"]
-    tuned = [name for name, entry in systems.items() if entry.get("lora", entry.get("tuned"))]
+    tuned = [name for name, entry in systems.items() if entry.get("lora") or entry.get("tuned")]
     if values["finetune"]["training"]["shard_llm"] and tuned:
         raise ValueError(
-            f"{path}: `finetune.training.shard_llm` is true, but {tuned[0]} tunes the LLM with LoRA, and only a frozen LLM can "
-            "be spread: set shard_llm to false"
+            f"{path}: `finetune.training.shard_llm` is true, but {tuned[0]} tunes a model of its own or the LLM with LoRA, and "
+            "only a frozen LLM can be spread: set shard_llm to false"
         )
 
 

@@ -33,11 +33,10 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def put(model: nn.Module, precision: str, *, shard_llm: bool = False) -> nn.Module:
-    """`model` has an `llm`, and a `source` with a `clip` or None."""
-    frozen = [model.llm] if model.source is None else [model.llm, model.source.clip]
-    for part in frozen:
+    """`model` names its `frozen()` parts; what is trained inside them, as LoRA, stays whole."""
+    for part in model.frozen():
         for value in part.parameters():
-            if not value.requires_grad:  # LoRA inside the LLM is trained
+            if not value.requires_grad:
                 value.data = value.data.to(FROZEN[precision])
     if shard_llm:
         shard(model.llm.model)

@@ -12,7 +12,7 @@ from vikdf import params as params_file
 from vikdf import pays
 from vikdf.columns import GIB, many, memory_of, short, table, time_of
 from vikdf.gpus import gpus
-from vikdf.model import cost
+from vikdf.model import cost, others
 from vikdf.model.cost import Lengths, Work
 from vikdf.model.outline import Outlines, parts, saved, size, trained
 from vikdf.model.respond import Responder
@@ -87,10 +87,27 @@ def systems_of(values: dict) -> dict[str, dict]:
     return values["finetune"]["systems"] | values["baselines"]
 
 
+def alone(entry: dict) -> bool:
+    """Whether a system is VIKDF or the LLM with LoRA: of these all is counted, of other baselines the parameters."""
+    lora = {"llm_lora": True, "llm_full": bool(entry.get("lora"))}
+    return "kind" not in entry or lora.get(entry["kind"], False)
+
+
+def baselines(values: dict, options: Options) -> list[str]:
+    """What the baselines train that are neither; those without a line train nothing, or are not counted."""
+    found = others.counted(values, options.backbones)
+    rows = [[name, *(short(part) if part else "-" for part in vars(count).values())] for name, count in found.items()]
+    missing = [
+        name for name, entry in values["baselines"].items() if entry["tuned"] and not alone(entry) and name not in found
+    ]
+    lines = table(["Other baselines: trained in", "own pretraining", "fine-tuning", "either"], rows)
+    return lines + ([f"Not counted: {', '.join(missing)}."] if missing else [])
+
+
 def systems(values: dict, tuned: dict[str, Responder]) -> list[str]:
     """What each system tunes in this stage alone."""
     rows = []
-    for name, entry in systems_of(values).items():
+    for name, entry in ((name, entry) for name, entry in systems_of(values).items() if alone(entry)):
         said = [entry.get("iqformer") == "tuned", entry.get("lora", entry.get("tuned", False))]
         count = short(trained(tuned[name])) if name in tuned else "-"
         rows.append([name, count, *["yes" if part else "no" for part in said]])
@@ -162,10 +179,11 @@ def runs(values: dict, model: VIKDFForPretraining, tuned: dict[str, Responder], 
 def tunings(name: str, entry: dict, responder: Responder, product: int, values: dict, options: Options) -> list[Run]:
     """On Reddit (zero data), then from there on parts of Image-Chat; every validation is a forward pass over all its rows."""
     section, work = values["finetune"], cost.tuning(responder, options.lengths).values()
+    all_steps = section["steps"] | entry.get("steps", {})
     whole, forward = sum(part.total for part in work), sum(part.forward for part in work)
     training, made = section["training"], []
     for task, count in (("reddit", 1), ("image_chat", len(set(entry["fractions"]) - {"zero"}))):
-        steps = section["steps"][task]
+        steps = all_steps[task]
         samples, checks = steps * training["rows"], -(-steps // training["validate_every"])
         spent = samples * whole + checks * valid(values, task) * forward
         if count:
@@ -246,7 +264,7 @@ def plan(path: Path, options: Options) -> str:
     params_file.check_spread(values, path)  # again: the flags may leave one process
     outlines, lengths = Outlines(values, options.backbones), options.lengths
     model = outlines.pretraining()
-    tuned = {name: outlines.system(entry) for name, entry in systems_of(values).items() if entry.get("tuned", True)}
+    tuned = {name: outlines.system(entry) for name, entry in systems_of(values).items() if alone(entry)}
     stages, found = rooms(values, model, tuned, lengths), runs(values, model, tuned, options)
     sections = [
         head(path, values, model, options),
@@ -254,6 +272,7 @@ def plan(path: Path, options: Options) -> str:
         flops("FLOPs of a pretraining sample", sample(values, model, options)),
         flops("FLOPs of a fine-tuning dialogue (vikdf)", cost.tuning(tuned["vikdf"], lengths)),
         systems(values, tuned),
+        baselines(values, options),
         spent(found),
         *[taken(name, part) for name, part in stages.items()],
         kept(values, outlines, model, found, options),
@@ -266,7 +285,8 @@ def plan(path: Path, options: Options) -> str:
 
 NOTES = [
     "FLOPs: matrix products, attention over whole rows; every forward and backward as the step really does them. Not counted:",
-    "sampled captions, the answers to the test sets and the metrics. Pictures: before the web's losses and the filter.",
+    "sampled captions, the answers to the test sets and the metrics; of other baselines everything but their parameters, and",
+    "what table 4 needs beside table 1. Pictures: before the web's losses and the filter.",
 ]
 
 

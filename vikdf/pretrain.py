@@ -15,13 +15,6 @@ from vikdf import files, flags, order, state
 LOSSES = ("tim", "tamim", "iamtm", "iaci", "iakr")
 
 
-def split(rows: int, held_back: int, seed: int) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows held back for the scores: at most a tenth of all."""
-    places = order.order(rows, seed, 0).tolist()
-    held = min(held_back, rows // 10)
-    return sorted(places[held:]), sorted(places[:held])
-
-
 def captions_of(shards, rows: list[int], shuffle_pairs: bool, seed: int) -> list[list[str]]:
     """The captions of each row; with shuffle_pairs those of another picture: no row keeps its own."""
     captions = [shards.index["captions"][row].as_py() for row in rows]
@@ -145,7 +138,7 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
     place.put(model, numbers.precision, shard_llm=numbers.shard_llm)
     device = place.process().device
     data = Shards(shards)
-    rows, held = split(len(data), settings["held_back"], seed)
+    rows, held = order.split(len(data), settings["held_back"], seed)
     made, kept = {"clip": model.source.clip, "llm": model.llm, "seed": seed}, None
     if settings["cache_features"] and numbers.steps:
         kept = features.of(work.folder.parents[1], data, model.source.clip, device, numbers.workers)

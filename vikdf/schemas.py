@@ -23,6 +23,18 @@ PAIRS = pa.schema(
     ]
 )
 
+# One row a box in a picture of a PAIRS table (the world's boxes.parquet): what stands where, like Visual Genome without attributes.
+BOXES = pa.schema(
+    [
+        ("key", pa.string()),  # of the picture
+        ("label", pa.string()),  # one class: an object's noun, or the place, whose box is the whole picture
+        ("left", pa.int32()),  # pixels; right and bottom are the first beyond the box
+        ("top", pa.int32()),
+        ("right", pa.int32()),
+        ("bottom", pa.int32()),
+    ]
+)
+
 # One row a caption candidate of an image (caption). All candidates and scores stay; `used` marks the best k.
 CAPTIONS = pa.schema(
     [
@@ -64,6 +76,15 @@ DIALOGUES = pa.schema(
         ("context", pa.list_(pa.string())),  # turns, oldest first
         ("response", pa.string()),
         ("probe", pa.string()),  # JSON {noun, held_out, attribute, value, choices, answers} or empty
+        ("picture", pa.string()),  # train only: the scene's picture by its name in pictures.parquet, or empty
+    ]
+)
+
+# One row a picture that dialogues of train are about (dialogues, pictures.parquet).
+PICTURES = pa.schema(
+    [
+        ("name", pa.string()),  # <task>/<name in the corpus>
+        ("image", pa.binary()),  # the encoded picture as it came
     ]
 )
 

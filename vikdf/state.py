@@ -20,7 +20,13 @@ from pathlib import Path
 from vikdf import files, flags, tracking
 from vikdf.code import ROOT, code
 
-SHOWN = {"bar", "journal", "tracking", "tqdm"}  # names whose calls only show something: they never change a product
+SHOWN = {
+    "bar",
+    "flops",
+    "journal",
+    "tracking",
+    "tqdm",
+}  # names whose calls only show something: they never change a product
 
 
 class _Bare(ast.NodeTransformer):

@@ -25,6 +25,7 @@ def tables(
     controls: dict,
     statistics: dict,
     decoding: dict,
+    left_out: dict,
 ) -> None:
     """Makes the tables of a run.
 
@@ -37,6 +38,7 @@ def tables(
     controls: the same for the rows that stand apart below each task
     statistics: how significance and intervals were made; stands below the table
     decoding: how the answers were decoded (of the section `generate`); stands below the table
+    left_out: systems that could not be asked -> why; stands below the table, and no number in their place
     """
     rows, verdicts, ranges = read(scores), read_csv(significance, VERDICTS), read_csv(intervals, RANGES)
     order = [*systems, *sorted({row["system"] for row in rows} - set(systems) - set(controls)), *controls]
@@ -45,7 +47,7 @@ def tables(
     same_answers(means, ranges, intervals, every=True)
     marked = marks(means, verdicts, controls, statistics["alpha"])
     by_value = {tuple(row[name] for name in ("task", "system", "data", "metric")): row for row in ranges}
-    about, below = (systems, controls), notes(means, rows, statistics, decoding)
+    about, below = (systems, controls), notes(means, rows, statistics, decoding, left_out)
     write_csv(output / "table1.csv", COLUMNS, means)
     write_csv(output / "probe.csv", PROBE_COLUMNS, probed)
     numbers = key_numbers(means, probed)
@@ -62,7 +64,7 @@ def tables(
             run.artifact(path)
 
 
-def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict) -> list[str]:
+def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict, left_out: dict) -> list[str]:
     """What stands below the table: how its marks are made, what a star says and what not, how the numbers are made."""
     names, tokenizers = _parts(rows, "vectors:"), _parts(rows, "tok:")
     counts = {row["task"]: row["n_test"] for row in means}
@@ -72,6 +74,7 @@ def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict)
         f"Average, Extrema, Greedy use the word vectors {', '.join(name[: name.rfind('@') + 13] for name in names)}."
     )
     return [
+        *(f"Left out: `{name}`, {why}. No number stands in its place." for name, why in left_out.items()),
         *_marking(statistics["alpha"], len(seeds)),
         *below_table(len(seeds), statistics),
         "data: the share of Image-Chat's training set; `zero` is the model tuned on Reddit only (or on nothing).",
@@ -83,6 +86,7 @@ def notes(means: list[dict], rows: list[dict], statistics: dict, decoding: dict)
         "without punctuation and articles, over the whole corpus. Every number's signature stands at the end of table1.md.",
         "PPL is exp(sum of NLL / number of response tokens), end of sequence counted: compare it only between "
         "systems with the same tokenizer. table1.csv has ppl_per_word beside it.",
+        *_untold(means),
         "EAD: distinct n-grams over how many so many n-grams would show if they were drawn at random from those that the "
         "references' words can form; above 100 where answers use more words than the references.",
     ]
@@ -110,6 +114,13 @@ def _marking(alpha: float, seeds: int) -> list[str]:
         "not corrected), but not by what a star asks for."
     )
     return [bold, star, dagger]
+
+
+def _untold(means: list[dict]) -> list[str]:
+    """Whose PPL is unknown, and why."""
+    names = dict.fromkeys(f"`{row['system']}`" for row in means if row["ppl"] is None)
+    said = "is asked through an interface that tells answers alone, not how likely a given one is: no PPL, no cloze."
+    return [f"{name} {said}" for name in names]
 
 
 def _parts(rows: list[dict], head: str) -> list[str]:

@@ -1,6 +1,7 @@
 """What a person does with a trained model: `vikdf reply`, `vikdf textualize`, `vikdf draw`.
 
-In: a folder that pretrain or finetune wrote, and the turns of a dialogue. Out: a line of text, a small chat, or a PNG.
+In: a folder that pretrain or finetune wrote (`reply` takes one of a baseline too), and the turns of a dialogue.
+Out: a line of text, a small chat, or a PNG.
 Used by vikdf.cli, which reads the words; torch is imported once a model is asked for, so that --help answers at once.
 """
 
@@ -87,9 +88,13 @@ def draw(path: Path, turns: list[str], backbones: Path | None, output: Path) -> 
 
 def _model(path: Path, backbones: Path | None):
     import vikdf
-    from vikdf import place
+    from vikdf import baseline, place
 
-    return vikdf.VIKDF.from_pretrained(path, backbones=backbones).to(place.process().device)
+    config = baseline.found(path)
+    made = (
+        baseline.Baseline(path, config, backbones) if config else vikdf.VIKDF.from_pretrained(path, backbones=backbones)
+    )
+    return made.to(place.process().device)
 
 
 def _dialogue_flags(one: argparse.ArgumentParser, least: str = "+") -> None:

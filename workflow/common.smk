@@ -5,10 +5,14 @@ raw_flags(path)         the flags that fetch a raw file; RAW: the pattern of tho
 flags(section, *names)  a section of params.yaml as the stage's flags (only those names, if any are given);
                         flags("pretrain", **overrides) puts other values in place, as an ablation does
 runs(seed)              "<system>-<fraction>-s<seed>" of every row of table 1
-zero_runs(seed)         the same for the rows at zero data: the ones that `evidence` repeats over seeds
-ablated_runs(names)     "<variant>-zero-s<seed>" of the rows of table 3 or the points of figure 7, every seed
+core_runs(seed)         the same for the rows of `tables.core` alone
+evidence_runs(seed)     those at zero data of the systems that a contrast of `evidence` names: what it repeats over seeds
+ablated_runs(names)     "<system>-zero-s<seed>" of the rows of table 3 or 4 or the points of figure 7, every seed
+LEFT_OUT                baselines that cannot be asked from here (no key), and why: no rule knows them, table 1 says so below
 ABLATED                 the systems that only table 3 and figure 7 ask for: the paper's setting on another variant of pretrain
-EXTRA                   what else was made that the report shows, with its bytes' digest: evidence, table 3, figure 7, people's ratings
+ON_KNOWING, ON_ALONE    the systems that only table 4 asks for: VIKDF's setting, and the LLM alone with LoRA, on another language
+                        model; ON_VARIANTS: their variants of pretrain
+EXTRA                   what else was made that the report shows, with its bytes' digest: evidence, tables 2 to 4, figures 5 to 7
 launch(section)         how the stage's training starts: in one process, or in as many as the section says
 """
 
@@ -18,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from vikdf import endpoints as _endpoints
 from vikdf import params as _params
 from vikdf.code import code
 from vikdf.files import sha256
@@ -28,6 +33,7 @@ shell.prefix("set -euo pipefail; ")
 try:
     _params.load(Path("params.yaml"))
     _params.check_files(config)
+    config["baselines"], LEFT_OUT = _endpoints.usable(config["baselines"])
 except ValueError as error:
     sys.exit(f"\n{error}\nNothing was run.")
 
@@ -56,8 +62,13 @@ def runs(seed):
     return [f"{name}-{fraction}-s{seed}" for name, entry in systems.items() for fraction in entry["fractions"]]
 
 
-def zero_runs(seed):
-    return [run for run in runs(seed) if "-zero-" in run]
+def core_runs(seed):
+    return [run for run in runs(seed) if run.split("-")[0] in config["tables"]["core"]]
+
+
+def evidence_runs(seed):
+    named = {pair[side] for pair in config["evidence"]["contrasts"].values() for side in ("a", "b")}
+    return [run for run in runs(seed) if run.split("-")[0] in named and "-zero-" in run]
 
 
 ABLATED = {
@@ -67,12 +78,25 @@ ABLATED = {
 }
 
 
+# Table 4: the LLM alone with LoRA and VIKDF's setting, each on the other language models; differ in that alone.
+OTHER_LLMS = [name for name in dict.fromkeys(config["tables"]["table4"].values()) if name != config["pretrain"]["llm"]]
+ON_VARIANTS = {f"on_{llm}": {"llm": llm} for llm in OTHER_LLMS}
+ON_KNOWING = {
+    f"vikdf_on_{llm}": config["finetune"]["systems"]["vikdf"] | {"pretrain": f"on_{llm}", "fractions": ["zero"]}
+    for llm in OTHER_LLMS
+}
+ON_ALONE = {
+    f"llm_lora_on_{llm}": config["baselines"]["llm_lora"] | {"llm": llm, "fractions": ["zero"]} for llm in OTHER_LLMS
+}
+
+
 def ablated_runs(names):
     return [f"{name}-zero-s{seed}" for name in dict.fromkeys(names) for seed in config["seeds"]]
 
 
 # Read, never asked for: an input would make `table1` ask for hours of work again when a number changed.
-_OTHERS = ["evidence.csv", "evidence.svg", "table2.csv", "table3.csv", "figure7.csv", "figure7.svg"]
+_OTHERS = ["evidence.csv", "evidence.svg", *(f"table{number}.csv" for number in (2, 3, 4))]
+_OTHERS += [f"figure{number}.{form}" for number in (5, 6, 7) for form in ("csv", "svg")]
 EXTRA = {str(path): sha256(path) for path in map(Path("results").joinpath, _OTHERS) if path.is_file()}
 
 

@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import files, flags, state
-from vikdf.backbones import bert, captioner, clip, language, openclip, shapes, vectors
+from vikdf import files, flags, flops, state
+from vikdf.backbones import bart, bert, captioner, clip, detector, language, openclip, shapes, vectors, vit
 
 TABLES = ("*.npy", "*.txt", "*.txt.gz", "*.bin")
 FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # weights as safetensors only, and no code
+TWICE = "consolidated*"  # Mistral's folders hold the weights a second time, under names of their own
 
 
 def copy(*, path: Path, output: Path) -> dict:
@@ -37,7 +38,7 @@ def word_vectors(*, path: Path, output: Path) -> dict:
 
 
 def _take(path: Path, output: Path, patterns: tuple[str, ...]) -> int:
-    found = [file for pattern in patterns for file in path.glob(pattern)]
+    found = [file for pattern in patterns for file in path.glob(pattern) if not file.match(TWICE)]
     for file in found:
         shutil.copyfile(file, output / file.name)
     return len(found)
@@ -50,7 +51,7 @@ def fetch(*, hub: str, revision: str, output: Path) -> dict:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(hub, revision=revision, allow_patterns=list(FOUND))
+        found = snapshot_download(hub, revision=revision, allow_patterns=list(FOUND), ignore_patterns=TWICE)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{hub} at {revision} could not be fetched ({str(error).splitlines()[0]}): check the network and, for a gated "
@@ -63,6 +64,9 @@ FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module w
     "clip": (clip.train, "backbones.clip"),
     "captioner": (captioner.train, "backbones.captioner"),
     "bert": (bert.train, "backbones.bert"),
+    "bart": (bart.train, "backbones.bart"),
+    "vit": (vit.train, "backbones.vit"),
+    "detector": (detector.train, "backbones.detector"),
     "language": (language.train, "backbones.language"),
     "vectors": (vectors.train, "backbones.vectors"),
     "word_vectors": (word_vectors, "files"),
@@ -72,14 +76,14 @@ FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module w
 }
 FOUND_FORMS = ("path", "hub", "open_clip", "word_vectors")  # nothing is trained
 SOURCE = ("hub", "name", "pretrained", "revision")  # keys of an entry that checkpoints repeat: where a part came from
-PATHS = ("pairs", "texts", "lexicon", "path")  # keys of an entry that name inputs
+PATHS = ("pairs", "boxes", "texts", "lexicon", "path")  # keys of an entry that name inputs
 
 
 def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -> None:
     """Makes one backbone, or copies it out of state/ when the same one was made before.
 
     name: its name under backbones.models
-    entry: its entry: {form: clip|captioner|bert|language|vectors|word_vectors|path|hub|open_clip, ...}
+    entry: its entry: {form: clip|captioner|bert|bart|vit|detector|language|vectors|word_vectors|path|hub|open_clip, ...}
     seed: seed of what is trained here
     output: the folder to make
     state_root: where finished work is kept
@@ -98,6 +102,7 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
         if not work.finished:
             with (
                 work.tracked(f"backbones-{name}-all-s{seed}", entry, {"seed": seed}) as journal,
+                flops.noting(journal),
                 work.finish() as aside,
             ):
                 folder = aside / name

@@ -1,4 +1,5 @@
-"""A small language model from scratch: documents in, a Llama folder of transformers with tokenizer and chat template out.
+"""A small language model from scratch: documents in, a folder of transformers with tokenizer and chat template out.
+It is a Llama, or of another family (vikdf.backbones.family), with that family's kind of template.
 
 A document is a line `hint<TAB>turn<TAB>turn ...`. The hint stands where knowledge stands later, at the head of the first
 user message; it is read but never predicted, since its words are drawn at random.
@@ -6,32 +7,24 @@ user message; it is read but never predicted, since its words are drawn at rando
 
 from pathlib import Path
 
+from vikdf.backbones import family as families
 from vikdf.backbones import tokenizer as tokenizers
 from vikdf.backbones.optimise import optimise
 
-SPECIALS = {"pad_token": "<|pad|>", "bos_token": "<|start|>", "eos_token": "<|end|>"}
-ROLES = {"user": "<|user|>", "assistant": "<|assistant|>", "system": "<|system|>"}
-CHAT_TEMPLATE = (
-    "<|start|>{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
-
-def encode(tokenizer, document: str) -> tuple[list[int], list[int]]:
-    """Token ids of a document in the chat template, and its labels: -100 on the hint and on the template's own tokens."""
+def encode(tokenizer, document: str, family: str = "llama") -> tuple[list[int], list[int]]:
+    """Token ids of a document in the chat template, and its labels: -100 on the hint and on the template's own tokens,
+    but for the one that ends a turn."""
     hint, *turns = document.split("\t")
-    said = [tokenizer.encode(turn, add_special_tokens=False) for turn in turns]
-    if len(said) % 2:  # the last turn is the assistant's: an odd dialogue opens with an empty user turn
-        said.insert(0, [])
-    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    ids, labels = [start], [-100]
-    for i, turn in enumerate(said):
-        role = tokenizer.convert_tokens_to_ids(ROLES["assistant" if i % 2 else "user"])
-        head = tokenizer.encode(hint, add_special_tokens=False) if i == 0 and hint else []
-        ids += [role, *head, *turn, end]
-        labels += [-100] * (1 + len(head)) + [*turn, end]
-    return ids, labels
+    turns = turns if len(turns) % 2 == 0 else ["", *turns]  # the last turn is the assistant's, the first the user's
+    said = tokenizer(turns, add_special_tokens=False).input_ids
+    first, *rest = tokenizer(families.named(family).around(len(turns)), add_special_tokens=False).input_ids
+    head = tokenizer.encode(hint, add_special_tokens=False) if hint else []
+    ids, labels = [*first, *head], [-100] * len(first + head)
+    for turn, (end, *behind) in zip(said, rest, strict=True):
+        ids += [*turn, end, *behind]
+        labels += [*turn, end] + [-100] * len(behind)
+    return ids[: len(ids) - len(behind)], labels[: len(labels) - len(behind)]  # nothing follows the last end
 
 
 def pad(rows: list[list[int]], value: int):
@@ -40,14 +33,14 @@ def pad(rows: list[list[int]], value: int):
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
-def reads(model, tokenizer, documents: list[str]) -> dict[str, float]:
+def reads(model, tokenizer, documents: list[str], family: str = "llama") -> dict[str, float]:
     """How well the answer's words that stand in the hint are predicted: the skill that makes knowledge of use."""
     import torch
 
     right = count = 0
     for first in range(0, len(documents), 100):
         rows = documents[first : first + 100]
-        coded = [encode(tokenizer, row) for row in rows]
+        coded = [encode(tokenizer, row, family) for row in rows]
         ids = pad([ids for ids, _ in coded], tokenizer.pad_token_id)  # [B, L]
         with torch.no_grad():
             guessed = model(ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits.argmax(-1)
@@ -63,8 +56,9 @@ def reads(model, tokenizer, documents: list[str]) -> dict[str, float]:
     return {"read_accuracy": right / count, "read_words": count}
 
 
-def config(width: int, layers: int, vocabulary: int) -> dict:
-    """The keys of LlamaConfig that decide its shape and its start."""
+def config(width: int, layers: int, vocabulary: int, family: str = "llama") -> dict:
+    """The keys of the family's configuration that decide its shape and its start."""
+    shared = families.named(family).share
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -74,19 +68,24 @@ def config(width: int, layers: int, vocabulary: int) -> dict:
         "max_position_embeddings": 512,
         "initializer_range": 0.07,  # with the usual 0.02 copying did not emerge in some hundred steps
         "tie_word_embeddings": True,
-    }
+    } | ({"num_key_value_heads": max(1, width // 32 // shared)} if shared > 1 else {})
 
 
-def make_model(tokenizer, width: int, layers: int):
-    from transformers import LlamaConfig, LlamaForCausalLM
+def make_tokenizer(documents: list[str], vocabulary: int, family: str):
+    kind = families.named(family)
+    specials = kind.specials | {"extra_special_tokens": kind.extra}
+    made = tokenizers.train((document.replace("\t", " ") for document in documents), vocabulary, specials)
+    made.chat_template = kind.template
+    return made
 
-    shape = LlamaConfig(
-        **config(width, layers, len(tokenizer)),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+
+def make_model(tokenizer, width: int, layers: int, family: str):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **config(width, layers, len(tokenizer), family), **ids)
     )
-    return LlamaForCausalLM(shape)
 
 
 def train(
@@ -101,19 +100,18 @@ def train(
     layers: int,
     vocabulary: int,
     must_read: float,
+    family: str = "llama",
 ) -> dict:
     """Trains, checks on held-back documents that the model reads its prompt (at least `must_read` of the words), saves."""
     import numpy as np
     import torch
 
     documents = texts.read_text().splitlines()
-    specials = SPECIALS | {"extra_special_tokens": list(ROLES.values())}
-    tokenizer = tokenizers.train((doc.replace("\t", " ") for doc in documents), vocabulary, specials)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    coded = [encode(tokenizer, document) for document in documents]
+    tokenizer = make_tokenizer(documents, vocabulary, family)
+    coded = [encode(tokenizer, document, family) for document in documents]
     held = len(coded) // 20
     torch.manual_seed(seed)
-    model = make_model(tokenizer, width, layers)
+    model = make_model(tokenizer, width, layers, family)
     rng = np.random.default_rng(seed)
 
     def loss():
@@ -127,7 +125,7 @@ def train(
     model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
     model.eval()
-    scores = {"loss": final, "held_back": held, **reads(model, tokenizer, documents[:held])}
+    scores = {"loss": final, "held_back": held, **reads(model, tokenizer, documents[:held], family)}
     if scores["read_accuracy"] < must_read:
         raise ValueError(
             f"the language model cannot read its prompt: {scores['read_accuracy']:.2f} of the words that stand in the hint were "

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from vikdf import flops
+
 
 def optimise(
     model, loss: Callable, *, steps: int, learning_rate: float, name: str, weight_decay: float = 0.05
@@ -37,5 +39,6 @@ def optimise(
             last.append(value.item())
             if step % 20 == 0:
                 progress.set_postfix(loss=f"{last[-1]:.3f}")
+    flops.trained(model, loss, steps)
     tail = last[-max(1, steps // 10) :]
     return sum(tail) / len(tail)

@@ -16,6 +16,7 @@ from torch import nn
 
 from vikdf.backbones import bert as bert_trainer
 from vikdf.backbones import clip as clip_trainer
+from vikdf.backbones import family as families
 from vikdf.backbones import language
 
 TRAINED = {"clip": "clip", "bert": "bert", "llm": "language"}  # part -> the form that trains it here
@@ -122,8 +123,10 @@ def trained(part: str, entry: dict) -> dict:
         return {"model_cfg": clip_trainer.config(vocabulary=entry["vocabulary"] + len(clip_trainer.SPECIALS), **take)}
     if part == "bert":
         return {"model_type": "bert", **bert_trainer.config(vocabulary=entry["vocabulary"], **take)}
-    extra = len(language.SPECIALS) + len(language.ROLES)
-    return {"model_type": "llama", **language.config(vocabulary=entry["vocabulary"] + extra, **take)}
+    family = entry.get("family", "llama")
+    kind = families.named(family)
+    vocabulary = entry["vocabulary"] + len(kind.specials) + len(kind.extra)
+    return {"model_type": family, **language.config(vocabulary=vocabulary, family=family, **take)}
 
 
 def _known(config: dict, name: str, needs: tuple[str, ...] = ()):

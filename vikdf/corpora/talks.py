@@ -25,7 +25,7 @@ from vikdf import files
 from vikdf.corpora import tables
 
 SPLITS = ("train", "valid", "test")
-BESIDE = ("form", "context_turns", "clean", *SPLITS)  # what an entry holds besides the options of its form
+BESIDE = ("form", "context_turns", "clean", "pictures", *SPLITS)  # what an entry holds besides the options of its form
 LONGEST = 10_000  # characters of a turn: Reddit's own limit for a comment
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all control characters but tab and line ends
 
@@ -37,6 +37,7 @@ class Talk:
     context: list[str]
     response: str
     probe: str = ""  # JSON of what the world asks, or empty
+    picture: str = ""  # the corpus' own name for the picture that the dialogue is about, or empty
     styles: list[str] = field(default_factory=list)
 
 
@@ -54,12 +55,14 @@ def read_reddit(row: dict) -> Talk:
 
 
 def read_image_chat(row: dict, *, turns: str = "all") -> Talk:
-    """{dialog: [[style, text], ...]}; `all`: the last turn answers those before it; `first`: the second the first."""
+    """{image_hash, dialog: [[style, text], ...]}; `all`: the last turn answers those before it; `first`: the second the first."""
     said = _listed(_of(row, "dialog"))
     if not all(isinstance(turn, list) and len(turn) == 2 and isinstance(turn[0], str) for turn in said):
         raise Bad("wrong_form", said)
     styles, texts = [turn[0] for turn in said], [turn[1] for turn in said]
-    return _talk(texts[:2] if turns == "first" else texts, styles[:2] if turns == "first" else styles)
+    talk = _talk(texts[:2] if turns == "first" else texts, styles[:2] if turns == "first" else styles)
+    talk.picture = name if isinstance(name := row.get(PICTURE), str) else ""
+    return talk
 
 
 def read_probe(row: dict) -> Talk:
@@ -88,6 +91,7 @@ def read_turns(row: dict, *, columns: str | int | list, separator: str = "") -> 
 
 
 FORMS = {"reddit": read_reddit, "image_chat": read_image_chat, "probe": read_probe, "turns": read_turns}
+PICTURE = "image_hash"  # Image-Chat's column, which is asked for where an entry names `pictures`
 COLUMNS = {"reddit": ["context", "response"], "image_chat": ["dialog"], "probe": ["context", "response", "probe"]}
 
 
@@ -143,7 +147,7 @@ def clean(talk: Talk, steps: list[str], longest: int, changed: Counter) -> None:
 
 def check(task: str, entry: dict, steps: list[str]) -> None:
     """Raises a ValueError for a form or a step that is not there, or other keys than the form has."""
-    files.check_name(task, "dialogues.corpora")
+    files.check_name(task, "dialogues.corpora", taken=("pictures",))
     where = f"dialogues.corpora.{task}"
     if entry.get("form") not in FORMS:
         raise ValueError(f"unknown form {entry.get('form')!r} in {where}: expected one of {', '.join(FORMS)}")
@@ -155,6 +159,8 @@ def check(task: str, entry: dict, steps: list[str]) -> None:
     if wrong := sorted(entry.keys() - {*options, *BESIDE}):
         said = f"{where}: the form {entry['form']} takes {', '.join([*options, *BESIDE[1:]])}"
         raise ValueError(f"{said}; `{wrong[0]}` is unknown")
+    if entry.get("pictures") and entry["form"] != "image_chat":
+        raise ValueError(f"{where}: the form {entry['form']} names no pictures: take out `pictures`, or write null")
     columns = entry.get("columns")
     if isinstance(columns, list) and len({type(name) for name in columns}) > 1:
         said = f"{where}: columns is {columns}"
@@ -171,6 +177,7 @@ def rows(
     options = {name: value for name, value in entry.items() if name not in BESIDE}
     columns = options.get("columns", COLUMNS.get(entry["form"]))
     columns = columns if isinstance(columns, list) else [columns]
+    columns = [*columns, PICTURE] if entry.get("pictures") else columns
     header = [] if any(isinstance(name, int) for name in columns) else None  # numbers: the file has no header
     for number, row in tables.rows(path, header, wanted=[str(name) for name in columns]):
         try:

@@ -9,6 +9,7 @@ from vikdf.figures import style
 
 TITLE = "Cost of each run"
 SHOWN = 0.02  # of the longest run's time: shorter ones are one bar a stage, with their number
+BARS = 40  # at most, about: of more runs, more are short
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -39,7 +40,8 @@ def draw(rows: list[dict], path: Path) -> None:
 
 def folded(rows: list[dict]) -> list[dict]:
     """The runs worth a bar; the short ones of a stage together in one."""
-    least = SHOWN * max(row["seconds"] for row in rows)
+    longest = sorted((row["seconds"] for row in rows), reverse=True)
+    least = max(SHOWN * longest[0], longest[BARS - 1] if len(longest) > BARS else 0)
     bars = []
     for stage in dict.fromkeys(row["stage"] for row in rows):
         here = [row for row in rows if row["stage"] == stage]

@@ -13,6 +13,7 @@ from statistics import fmean
 from vikdf.figures import style
 
 POINTS = 60  # of a line at most: more is noise at this width
+MANY = len(style.COLORS)  # lines of a panel at most
 DATA = ["zero", "eighth", "quarter", "full"]
 LOSSES = {
     "tim": "TIM", "tamim": "TAMIM", "iamtm": "IAMTM", "iaci": "IACI", "iakr": "IAKR",
@@ -55,7 +56,7 @@ def draw_pretrain(rows: list[dict], path: Path, order: list[str]) -> None:
     losses = [loss for loss in losses if any(loss in row for row in rows)]
     if not losses:
         return style.nothing(path, "curves_pretrain", title, "no run of pretrain has taken a step")
-    named = {loss: LOSSES.get(loss, loss) for loss in losses}
+    named = {loss: LOSSES.get(loss) or f"{loss} ({', '.join(_who(rows, loss))})" for loss in losses}
     looks = style.looks(list(_looks(rows, order)))  # few variants: the colours that are easiest to tell apart
     last = {name: max(row["step"] for row in rows if row["name"] == name) for name in looks}
     about = f"{', '.join(named.values())} by step, of {', '.join(f'{name} ({steps} steps)' for name, steps in last.items())}."
@@ -78,25 +79,40 @@ def draw_pretrain(rows: list[dict], path: Path, order: list[str]) -> None:
 
 
 def draw_finetune(rows: list[dict], path: Path, order: list[str]) -> None:
-    """A panel a fraction of the data, a colour a system: training as a thin line, validation as points."""
+    """A panel a fraction of the data and some systems, a colour a system: training as a thin line, validation as points."""
     title = "Learning curves of fine-tuning"
     fractions = [name for name in DATA if any(row["fraction"] == name for row in rows)]
     if not fractions:
         return style.nothing(path, "curves_finetune", title, "no system was tuned")
     looks = _looks(rows, order)
     about = f"NLL a token by step: training and validation of {', '.join(looks)}, tuned on {', '.join(fractions)}."
-    count = len(fractions)
-    with style.figure(path, "curves_finetune", title=title, about=about, height=0.9 + 2 * -(-count // 2)) as made:
-        for panel, fraction in zip(style.panels(made, count, sharey=True), fractions, strict=False):
+    parts = [(fraction, names) for fraction in fractions for names in _parts(rows, fraction, list(looks))]
+    count, height = len(parts), 0.5 + 2 * -(-len(parts) // 2) + 0.14 * -(-len(looks) // 3)
+    with style.figure(path, "curves_finetune", title=title, about=about, height=height) as made:
+        for panel, (fraction, names) in zip(style.panels(made, count, sharey=True), parts, strict=False):
             style.bare(panel, "Reddit (zero data)" if fraction == "zero" else f"Image-Chat, {fraction}")
-            for name, look in looks.items():
+            for name, look in ((name, looks[name]) for name in names):
                 here = [row for row in rows if row["fraction"] == fraction and row["name"] == name]
                 _lines(panel, here, "nll", color=look["color"], alpha=0.35, linewidth=0.8)
                 _lines(panel, here, "validation", most=10**9, label=name, **look, linewidth=1, markersize=3.5)
             panel.locator_params(axis="x", nbins=5)
         made.axes[0].set_ylim(*_bounds(rows))
         _legend(made, *made.axes)
-        made.supxlabel("across: step; up: NLL a token (nats); marks: validation, pale: training", fontsize=8)
+        made.supxlabel(
+            "across: step; up: NLL a token (nats), to compare where tokenizers are the same; marks: validation, pale: training",
+            fontsize=8,
+        )
+
+
+def _parts(rows: list[dict], fraction: str, names: list[str]) -> list[list[str]]:
+    """The systems that were tuned on the fraction, at most MANY a panel."""
+    there = {row["name"] for row in rows if row["fraction"] == fraction}
+    here = [name for name in names if name in there]
+    return [here[first : first + MANY] for first in range(0, len(here), MANY)]
+
+
+def _who(rows: list[dict], loss: str) -> list[str]:
+    return sorted({row["name"] for row in rows if loss in row})
 
 
 def _looks(rows: list[dict], order: list[str]) -> dict[str, dict]:

@@ -10,6 +10,7 @@ from vikdf.figures import style
 from vikdf.means import TASKS, TITLES, lower_is_better
 
 TASK = "image_chat"
+MANY = len(style.COLORS)  # more systems than this cannot be told apart in one panel
 DATA = {"zero": "zero", "eighth": "1/8", "quarter": "1/4", "full": "full"}
 TITLE = f"{TASKS[TASK]}: scores by data"
 
@@ -27,6 +28,8 @@ def draw(rows: list[dict], path: Path, intervals: list[dict], systems: list[str]
     }
     looks = style.looks(systems)
     there = [name for name in systems if any(row["system"] == name for row in rows)]
+    if len(there) > MANY:  # those with one share of the data stand in table 1: they have no line here
+        there = [name for name in there if len({row["data"] for row in rows if row["system"] == name}) > 1] or there
     seeds = max(row["seeds"] for row in rows)
     given = "given these models (one seed)" if seeds == 1 else f"given these {seeds:.0f} seeds"
     height = 0.7 + 1.45 * -(-len(metrics) // 2)
@@ -35,7 +38,9 @@ def draw(rows: list[dict], path: Path, intervals: list[dict], systems: list[str]
             style.bare(panel, TITLES[metric] + (" (lower is better)" if lower_is_better(metric) else ""))
             for place, name in enumerate(there):
                 here = {row["data"]: row[metric] for row in rows if row["system"] == name and row[metric] is not None}
-                shift = 0.06 * (place - (len(there) - 1) / 2)  # so that bars at one place do not hide each other
+                shift = min(0.06, 0.6 / len(there)) * (
+                    place - (len(there) - 1) / 2
+                )  # so that bars at one place do not hide each other
                 _line(panel, here, {data: bounds.get((name, data, metric)) for data in here}, shift, name, looks[name])
             panel.set_xticks(range(len(DATA)), DATA.values())
             panel.set_xlim(-0.4, len(DATA) - 0.6)

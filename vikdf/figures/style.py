@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vikdf import files
+from vikdf.flags import printable
 
 WIDTH = 5.2  # inches: 374 units of 9-point text are read without a loupe on a phone of 360 pixels
 LARGEST = 720  # pixels: wider, the text would be larger than the page's
@@ -25,6 +26,7 @@ ALONE = "svg:root{color:#737373}"  # a file that is opened by itself: grey reads
 # see no red or no green (tests/test_figures.py counts both). The first three are Okabe and Ito's.
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#7e39e5", "#8591b2", "#597f3f", "#7f5f74", "#7272e5"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<"]  # never the colour alone
+LINES = ["-", "--", ":", "-."]
 GOOD, BAD, PLAIN = COLORS[0], COLORS[1], "#7a7a7a"
 INKED = ["text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"]
 SETTINGS = dict.fromkeys(INKED, INK) | {
@@ -37,12 +39,14 @@ SVG = "http://www.w3.org/2000/svg"
 
 
 def looks(names: list[str]) -> dict[str, dict]:
-    """Colour, marker and line of each name, by its place: the same in every figure; from the ninth on, lines are broken."""
-    count = len(COLORS)
-    return {
-        name: {"color": COLORS[at % count], "marker": MARKERS[at % count], "linestyle": "-" if at < count else "--"}
-        for at, name in enumerate(names)
-    }
+    """Colour, marker and line of each name, by its place: the same in every figure; from the ninth on, a colour comes again
+    with another marker and another line."""
+    count, made = len(COLORS), {}
+    for at, name in enumerate(names):
+        turn = at // count
+        marker = MARKERS[(at + 3 * turn) % count]
+        made[name] = {"color": COLORS[at % count], "marker": marker, "linestyle": LINES[turn % len(LINES)]}
+    return made
 
 
 @contextlib.contextmanager
@@ -101,7 +105,7 @@ def _dressed(text: str, name: str, title: str, about: str) -> str:
     }  # fmt: skip
     for place, (tag, said) in enumerate([("title", title), ("desc", about), ("style", ALONE)]):
         part = ET.Element(tag)
-        part.text, part.tail = said, "\n"
+        part.text, part.tail = printable(said), "\n"  # a model may say what no XML holds
         root.insert(place, part)
     return ET.tostring(root, encoding="unicode") + "\n"
 

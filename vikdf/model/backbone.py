@@ -36,6 +36,7 @@ PLAIN = (
 )
 SLOT = re.compile("⟦([0-9]+)⟧")  # where a turn stands in a rendered template
 CONTROL_WORD = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")  # "[INST]", "<<SYS>>": control words that are plain text
+SYSTEM = "a system message"  # to ask a template whether it shows one
 DATE = "26 Jul 2024"  # for templates that name the day: the same prompt every day (the default of Llama 3.1's template)
 
 
@@ -75,7 +76,8 @@ class LLM(nn.Module):
     @functools.cached_property
     def control_words(self) -> re.Pattern | None:
         """Control words that are not special tokens: of the template, and of the tokenizer ("<think>"); None if none."""
-        words = set(CONTROL_WORD.findall(SLOT.sub(" ", self._render(3))))
+        shown = self._render(3) + (self._render(1, SYSTEM) if self.takes_system else "")
+        words = set(CONTROL_WORD.findall(SLOT.sub(" ", shown)))
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if not token.special]
         words = sorted(words | set(filter(CONTROL_WORD.fullmatch, added)))
         return re.compile("|".join(map(re.escape, words))) if words else None
@@ -89,12 +91,23 @@ class LLM(nn.Module):
         coded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
         return [[i for i in row if i not in self.control] for row in coded]
 
-    def _render(self, turns: int) -> str:
+    @functools.cached_property
+    def takes_system(self) -> bool:
+        """Whether the template shows a system message, once."""
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._render(1, SYSTEM).count(SYSTEM) == 1
+        except (TemplateError, ValueError):
+            return False
+
+    def _render(self, turns: int, system: str = "") -> str:
         """The template around marked messages. One that refuses to go without a system message gets an empty one."""
         from jinja2.exceptions import TemplateError
 
         roles = ["user", "assistant"] * (turns // 2 + 1)
         messages = [{"role": roles[i], "content": f"⟦{i}⟧"} for i in range(turns + 1)]
+        messages = ([{"role": "system", "content": system}] if system else []) + messages
         render = functools.partial(self.tokenizer.apply_chat_template, tokenize=False, date_string=DATE)
         try:
             return render(messages)
@@ -108,9 +121,10 @@ class LLM(nn.Module):
                 ) from None
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - one LLM lives as long as the process
-    def frame(self, turns: int) -> list[list[int]]:
-        """The template's own tokens before each of `turns` texts (odd; the last is the user's) and the answer."""
-        pieces = SLOT.split(self._render(turns))
+    def frame(self, turns: int, system: str = "") -> list[list[int]]:
+        """The template's own tokens before each of `turns` texts (odd; the last is the user's) and the answer; a system
+        message, if there is one, stands where the template puts it."""
+        pieces = SLOT.split(self._render(turns, system))
         if pieces[1::2] != [str(i) for i in range(turns + 1)]:
             raise ValueError(
                 f"the chat template of {self.folder} does not show {turns + 1} messages once each, in order"
@@ -121,7 +135,7 @@ class LLM(nn.Module):
             pieces = pieces[:1] + [piece.removeprefix(" ") for piece in pieces[1:]]
         return self.tokenizer(pieces, add_special_tokens=False, split_special_tokens=False).input_ids
 
-    def rows(self, dialogues: list[list[list[int]]], knowledge: int) -> list[list[int]]:
+    def rows(self, dialogues: list[list[list[int]]], knowledge: int, system: str = "") -> list[list[int]]:
         """Prompts up to where the answer begins; `knowledge` vectors stand at the start of the first user message.
 
         The last turn is the user's and roles alternate. A dialogue that would open with the assistant gets an empty
@@ -130,7 +144,7 @@ class LLM(nn.Module):
         rows = []
         for turns in dialogues:
             turns = turns if len(turns) % 2 else [[], *turns]
-            first, *between, last = self.frame(len(turns))
+            first, *between, last = self.frame(len(turns), system)
             row = [*first, *[KNOWLEDGE] * knowledge, *turns[0]]
             for template, turn in zip(between, turns[1:], strict=True):
                 row += template + turn

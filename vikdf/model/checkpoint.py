@@ -100,7 +100,7 @@ def differences(folder: Path, expected: dict) -> str:
 
 def parts(tuned: dict[str, int]) -> dict[str, int]:
     """Parameters by part, from parameters by name."""
-    sums = {part: sum(count for name, count in tuned.items() if name.startswith(f"{part}.")) for part in PARTS}
+    sums = {part: sum(count for name, count in tuned.items() if f"{name}.".startswith(f"{part}.")) for part in PARTS}
     return {part: count for part, count in sums.items() if count}
 
 

@@ -42,8 +42,9 @@ class Outlines:
             return VIKDFForPretraining(clip, self.iqformer(clip), llm, **settings)
 
     def system(self, entry: dict) -> Responder:
-        """A system of `finetune.systems`, or a tuned baseline: the LLM alone, with LoRA."""
-        lora = self.values["finetune"]["lora"] if entry.get("lora", True) else {"rank": 0, "alpha": 0}
+        """A system of `finetune.systems`, or a tuned baseline that is the LLM alone, with LoRA: finetune's, or its own."""
+        own = entry.get("lora", True)
+        lora = own if isinstance(own, dict) else self.values["finetune"]["lora"] if own else {"rank": 0, "alpha": 0}
         llm, source = self.part("llm", entry.get("llm", "")), None
         with torch.device("meta"):
             if "pretrain" in entry:

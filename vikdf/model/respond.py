@@ -10,16 +10,16 @@ A context is a list of turns, the last one is what is answered. Shapes: B batch,
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vikdf.model import checkpoint
+from vikdf.model.answering import Answering, turns_of
 from vikdf.model.backbone import LLM
 from vikdf.model.distill import TAMIM
 from vikdf.model.encoders import CLIP
 from vikdf.model.vikdf import KnowledgeSource, VIKDFForPretraining
 
 
-class Responder(nn.Module):
+class Responder(Answering):
     FROZEN = ("source.clip.", "llm.")
 
     def __init__(
@@ -40,7 +40,7 @@ class Responder(nn.Module):
         tune_iqformer: false keeps the IQ-Former as it is; the layer into the LLM is tuned in any case
         lora_rank: 0 keeps the LLM frozen; else every linear layer gets a LoRA of this rank
         lora_alpha: LoRA's scale; 0 means twice the rank
-        instruction: said before the first turn, for a model that is prompted and not tuned
+        instruction: for a model that is prompted and not tuned: its template's system message, or said before the first turn
         describe: the prompt under which the LLM puts K alone into words (one of IACI's)
         seed: of LoRA's new weights
         """
@@ -60,8 +60,8 @@ class Responder(nn.Module):
         if lora_rank:
             add_lora(llm, lora_rank, lora_alpha or 2 * lora_rank, seed)
 
-    def trained_parameters(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+    def frozen(self) -> list[nn.Module]:
+        return [self.llm] if self.source is None else [self.llm, self.source.clip]
 
     def project(self, contexts: list[list[str]]) -> Tensor | None:
         """K of each dialogue in the LLM's width [B, n, H]; equal contexts are computed once."""
@@ -75,13 +75,14 @@ class Responder(nn.Module):
         return self.source.into_llm(K)[[place[text] for text in texts]]
 
     def prompts(self, contexts: list[list[str]]) -> list[list[int]]:
-        if not all(contexts):
-            raise ValueError("a dialogue has no turn to answer: expected at least one")
-        opened = [turns if len(turns) % 2 else ["", *turns] for turns in contexts]  # the user speaks first and last
-        opened = [[f"{self.instruction}\n{first}".strip(), *rest] for first, *rest in opened]
+        # the user speaks first and last
+        opened = [turns if len(turns) % 2 else ["", *turns] for turns in turns_of(contexts)]
+        system = self.instruction if self.llm.takes_system else ""
+        before = self.instruction if not system else ""
+        opened = [[f"{before}\n{first}".strip(), *rest] for first, *rest in opened]
         coded = iter(self.llm.tokenize([turn for turns in opened for turn in turns]))
         dialogues = [[next(coded) for _ in turns] for turns in opened]
-        return self.llm.rows(dialogues, self.source.queries if self.source else 0)
+        return self.llm.rows(dialogues, self.source.queries if self.source else 0, system)
 
     def rows(self, contexts: list[list[str]], responses: list[str]) -> tuple[list[list[int]], list[int]]:
         """Whole rows as the LLM reads them, and how many tokens at their ends are the response's, its end token too."""
@@ -109,57 +110,26 @@ class Responder(nn.Module):
         nll = self.llm.nll(states, ids, scored)
         return nll.new_zeros(len(rows)).index_add(0, owner, nll), tokens
 
-    def loss(self, contexts: list[list[str]], responses: list[str]) -> Tensor:
-        """Per response token, over the whole batch: exp of it is the paper's PPL."""
-        nll, tokens = self.nll(contexts, responses)
-        return nll.sum() / tokens.sum()
+    def counts(self, batch: dict) -> dict[str, int]:
+        return {"nll": sum(len(ids) + 1 for ids in self.llm.tokenize(batch["responses"]))}
 
-    @torch.no_grad()
-    def score(self, contexts: list[list[str]], responses: list[str], batch: int = 64) -> tuple[list[float], list[int]]:
-        """NLL and token count of any number of responses, in batches of like length, in the order given."""
-        nll, tokens = [0.0] * len(contexts), [0] * len(contexts)
-        for places in in_batches(self.sizes(contexts, responses), batch, "scoring"):
-            part = self.nll([contexts[i] for i in places], [responses[i] for i in places])
-            for i, value, count in zip(places, *(x.tolist() for x in part), strict=True):
-                nll[i], tokens[i] = value, count
-        return nll, tokens
+    def lengths(self, contexts: list[list[str]]) -> list[int]:
+        return [len(prompt) for prompt in self.prompts(contexts)]
 
-    def cloze(self, contexts: list[list[str]], candidates: list[list[str]], batch: int = 64) -> list[list[float]]:
-        """NLL of each candidate response of each dialogue."""
-        flat = [(turns, answer) for turns, answers in zip(contexts, candidates, strict=True) for answer in answers]
-        nll = iter(self.score([turns for turns, _ in flat], [answer for _, answer in flat], batch)[0])
-        return [[next(nll) for _ in answers] for answers in candidates]
-
-    @torch.no_grad()
-    def generate(
-        self,
-        contexts: list[list[str]],
-        *,
-        beams: int = 3,
-        no_repeat_ngram: int = 3,
-        max_new_tokens: int = 32,
-        batch: int = 64,
-    ) -> list[str]:
-        """One response a dialogue, in batches of like length, in the order given."""
-        prompts, answers = self.prompts(contexts), [""] * len(contexts)
-        decoding = {"beams": beams, "no_repeat_ngram": no_repeat_ngram, "max_new_tokens": max_new_tokens}
+    def answers(self, contexts: list[list[str]], **decoding: int) -> list[str]:
         decoding = {checkpoint.NAMES[name]: value for name, value in decoding.items()}
-        for places in in_batches([len(prompt) for prompt in prompts], batch, "answering"):
-            K = self.project([contexts[i] for i in places])
-            for i, answer in zip(places, self.llm.generate([prompts[i] for i in places], K, **decoding), strict=True):
-                answers[i] = answer
-        return answers
+        return self.llm.generate(self.prompts(contexts), self.project(contexts), **decoding)
 
     def save(
         self, folder, *, trained: dict | None = None, run: dict | None = None, decoding: dict | None = None
     ) -> None:
         """What answering needs beside the frozen CLIP and LLM: IQ-Former (also if kept), layer into the LLM, LoRA, TAMIM.
 
-        trained: parameters that any stage trained, by part (else all that require a gradient)
+        trained: parameters that any stage trained, by name (else all that require a gradient)
         run: the run's facts for the model card, see vikdf.model.card
         """
         config = {"kind": "Responder", "settings": self.settings, "run": run}
-        config["trained"] = checkpoint.parts(checkpoint.trainable(self)) if trained is None else trained
+        config["trained"] = checkpoint.parts(checkpoint.trainable(self) if trained is None else trained)
         config["source"] = self.source.config() if self.source else None
         config["tamim"] = self.tamim.shape if self.tamim else None
         config["frozen"] = {"llm": checkpoint.name_part(self.llm.folder)}
@@ -218,10 +188,3 @@ def add_lora(llm: LLM, rank: int, alpha: int, seed: int) -> None:
             parameter.data = (
                 parameter.data.float()
             )  # an LLM kept in half precision would have it too: too coarse to train
-
-
-def in_batches(sizes: list[int], batch: int, what: str):
-    """Batches of places, longest first: like lengths together, and a batch too large for the memory fails at once."""
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    batches = [order[i : i + batch] for i in range(0, len(order), batch)]
-    return tqdm(batches, desc=what, unit="batch", disable=len(batches) < 2)

@@ -109,6 +109,9 @@ class VIKDFForPretraining(nn.Module):
         made.initialised_from = {"bert": checkpoint.name_part(bert), "seed": seed}
         return made
 
+    def frozen(self) -> list[nn.Module]:
+        return [self.llm, self.source.clip]
+
     def trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 

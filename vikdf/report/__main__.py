@@ -1,7 +1,7 @@
 """The report of a run: one page with its tables, figures, tests and answers, complete in itself.
 
 In: table1.csv and .md, probe.csv, significance.csv, intervals.csv, pairs.csv, cost.csv, EXAMPLES of one seed, drawings, the
-paper's reported tables, and what else was made (evidence, table 3, figure 7, table 2). Out: report.html.
+paper's reported tables, and what else was made (evidence, tables 2 to 4, figures 5 to 7). Out: report.html.
 Run: python -m vikdf.report --table results/table1.csv ... (see workflow/report.smk)
 """
 
@@ -49,8 +49,8 @@ def report(
     costs: cost.csv
     answers: EXAMPLES tables, one a row of table 1, of one seed
     figures: drawings (SVG), known by their names
-    reported: table1.csv, table2.csv and table3.csv of the paper's own numbers
-    extra: what else was made of evidence.csv, evidence.svg, table3.csv, figure7.csv, figure7.svg, table2.csv
+    reported: table1.csv to table4.csv of the paper's own numbers
+    extra: what else was made: evidence, tables 2 to 4, figures 5 to 7, known by their names
     output: the page
     state_root: the folder `state`; the run `tables` of MLflow gets the page and the drawings
     systems: name -> one line about it, in the order of the rows

@@ -1,4 +1,4 @@
-"""What a run may have beside table 1: the evidence, table 3, figure 7, people's ratings. Each stands in the page if it was made.
+"""What a run may have beside table 1: the evidence, tables 2 to 4, figures 5 to 7. Each stands in the page if it was made.
 
 In: the paths that are there. Out: one dict a section: its tables, its drawing and, where it was made by another run, a warning.
 """
@@ -7,11 +7,26 @@ from pathlib import Path
 
 from vikdf.means import read_csv
 from vikdf.report import pictures
-from vikdf.report.rows import between, figure, title
+from vikdf.report.rows import between, figure, key, title
 
 ZERO = {("reddit", "full"), ("image_chat", "zero")}  # the rows of table 1 that table 3 and figure 7 have too
 SAME = 0.005  # means of the same run agree to the printed digits
 LOST = "These numbers are not those of the run above: this part was made by another run. Make it again."
+
+
+CASES = {  # name -> heading, what it shows, columns of its table
+    "figure5": (
+        "One dialogue, all systems",
+        "Chosen by its place in the test set, by no score; systems without the task's own data, where not said otherwise.",
+        ["system", "data", "hypothesis"],
+    ),
+    "figure6": (
+        "What VIKDF knows of a dialogue",
+        "Its knowledge vectors K put into words by the language model, which reads no word of the dialogue; the picture drawn "
+        "from K; the training pictures whose own K is nearest, with their cosine. No dialogue was ever seen with a picture.",
+        ["id", "words", "caption", "key", "rank", "cosine"],
+    ),
+}
 
 
 def extras(paths: list[Path], means: list[dict], reported: dict[str, list[dict]]) -> list[dict]:
@@ -22,6 +37,9 @@ def extras(paths: list[Path], means: list[dict], reported: dict[str, list[dict]]
         sections.append(_evidence(there))
     if "table3.csv" in there:
         sections.append(_table3(read_csv(there["table3.csv"]), means, reported.get("table3.csv", [])))
+    if "table4.csv" in there:
+        sections.append(_table4(read_csv(there["table4.csv"]), means, reported.get("table4.csv", [])))
+    sections += [_case(name, there) for name in CASES if f"{name}.csv" in there]
     if "figure7.csv" in there:
         sections.append(_figure7(there, means))
     if "table2.csv" in there:
@@ -93,6 +111,28 @@ def _table2(rows: list[dict], reported: list[dict]) -> dict:
     if any(row.get("pictures") == "no" for row in rows):
         about += " Relevance was asked of the text alone; the paper's raters judged text and picture."
     return _section("table2", "What people say", about, table)
+
+
+def _table4(rows: list[dict], means: list[dict], reported: list[dict]) -> dict:
+    names = [
+        name for name in rows[0] if not name.endswith("_sd") and name not in ("method", "llm", "backbone", "system")
+    ]
+    names = [name for name in names if any(row[name] is not None for row in rows)]
+    theirs = {key(row, "method", "llm"): row for row in reported}
+    lines = [[row["method"], row["llm"], *(_with_spread(row, name) for name in names)] for row in rows]
+    paper = [[figure(theirs.get(key(row, "method", "llm"), {}).get(name)) for name in names] for row in rows]
+    table = {"head": ["method", "language model", *map(_measure, names)], "rows": lines, "texts": 2, "paper": paper}
+    about = "Language models of several families, each tuned alone with LoRA and with VIKDF, on Reddit alone."
+    return _section("table4", "Other language models", about, table, warning=_other_run(rows, means))
+
+
+def _case(name: str, there: dict[str, Path]) -> dict:
+    heading, about, columns = CASES[name]
+    rows = read_csv(there[f"{name}.csv"])
+    lines = [[row[each] if isinstance(row[each], str) else figure(row[each]) for each in columns] for row in rows]
+    drawing = pictures.inline(there[f"{name}.svg"]) if f"{name}.svg" in there else ""
+    texts = sum(isinstance(rows[0][each], str) for each in columns) if rows else len(columns)
+    return _section(name, heading, about, {"head": columns, "rows": lines, "texts": texts}, drawing)
 
 
 def _figure7(there: dict[str, Path], means: list[dict]) -> dict:

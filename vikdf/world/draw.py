@@ -54,7 +54,7 @@ def draw(scene: Scene, pixels: int = 48) -> Image.Image:
     y, x = np.mgrid[:pixels, :pixels]
     ground = np.array(GROUND[scene.place], float)
     image = ground * np.where(PATTERN[scene.place](x, y), 0.7, 1.0)[..., None]  # [S, S, 3]
-    center = pixels / 2 + rng.uniform(-pixels / 12, pixels / 12, 2)
+    center = _center(rng, pixels)
     inside = _inside(scene, center, pixels)  # [S, S]
     tone = np.array(RGB[scene.color], float)
     second = tone * 0.55 if tone.sum() > 380 else tone * 0.5 + 110
@@ -64,10 +64,21 @@ def draw(scene: Scene, pixels: int = 48) -> Image.Image:
     return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
+def box(scene: Scene, pixels: int = 48) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the object, in pixels; right and bottom are the first beyond it."""
+    y, x = _inside(scene, _center(np.random.default_rng(scene.seed), pixels), pixels).nonzero()
+    return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
+
+
 def jpeg(image: Image.Image, quality: int = 92) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
+
+
+def _center(rng: np.random.Generator, pixels: int) -> np.ndarray:
+    """Where the object stands: the first that is drawn of a scene's random numbers."""
+    return pixels / 2 + rng.uniform(-pixels / 12, pixels / 12, 2)
 
 
 def _inside(scene: Scene, center: np.ndarray, pixels: int) -> np.ndarray:

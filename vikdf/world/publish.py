@@ -1,8 +1,9 @@
 """Publishes the embedded world in the forms in which real corpora are published; everything is a function of one seed.
 
 In: the numbers of sources.world. Out, below one folder that appears whole: coco/ (captions json, images.zip), cc3m.tsv,
-cc12m.tsv, sbu.json (their pictures are on the world's web), reddit/, image_chat/, probe/, backbones/ (pictures and
-texts that train the backbones, a split of their own), lexicon.json (the words for nouns and looks), manifest.json
+cc12m.tsv, sbu.json (their pictures are on the world's web), reddit/, image_chat/ (with the pictures that the dialogues of
+train are about), probe/, backbones/ (pictures, their captions and boxes, and texts that train the backbones, a split of
+their own), lexicon.json (the words for nouns and looks), manifest.json
 (settings, counts, flaws, digests).
 Run: python -m vikdf.world --output data/sources/world --seed 1 --nouns 90 ... (--help names all)
 """
@@ -18,8 +19,8 @@ from tqdm import tqdm
 
 from vikdf import files, flags, schemas
 from vikdf.world import flaws, texts, web
-from vikdf.world.draw import draw, jpeg
-from vikdf.world.nouns import LOOKS, Noun, make_nouns
+from vikdf.world.draw import box, draw, jpeg
+from vikdf.world.nouns import LOOKS, Noun, Scene, make_nouns, scene
 
 SPARE = 3  # so many times the wanted valid and test dialogues are made: those that train has are left out
 COCO_CAPTIONS = 3
@@ -71,18 +72,28 @@ def coco(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
 
 
 def backbones(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
-    """What trains CLIP, the captioner, BERT and the language model: scenes that no corpus and no test shows."""
+    """What trains the backbones: pictures, captions, boxes and texts of scenes that no corpus and no test shows."""
     folder.mkdir()
-    rows = []
+    rows, found = [], []
     for number in _progress(settings["backbone_images"], "backbones"):
-        image = draw(flaws.scene_of(nouns, settings, "backbones", number), settings["pixels"])
+        shown = flaws.scene_of(nouns, settings, "backbones", number)
+        image = draw(shown, settings["pixels"])
         said = flaws.captions_of(nouns, settings, "backbones", number, COCO_CAPTIONS)
         row = {"key": f"backbones-{number:09d}", "source": "backbones", "url": "", "captions": said, "status": "ok"}
         rows.append(row | {"width": image.width, "height": image.height, "image": jpeg(image)})
+        found += boxes(row["key"], shown, settings["pixels"])
     schemas.write(rows, folder / "pairs.parquet", schemas.PAIRS)
+    schemas.write(found, folder / "boxes.parquet", schemas.BOXES)
     documents = texts.language(nouns, settings["language_texts"], settings["seed"])
     _write(folder / "language.txt", "".join(f"{document}\n" for document in documents))
-    return {"backbones": len(rows), "language": len(documents)}
+    return {"backbones": len(rows), "boxes": len(found), "language": len(documents)}
+
+
+def boxes(key: str, shown: Scene, pixels: int) -> list[dict]:
+    """The object by its noun and the place as the whole picture, a row each: no row joins a noun and a look."""
+    marked = {shown.noun.name: box(shown, pixels), shown.place: (0, 0, pixels, pixels)}
+    sides = ("left", "top", "right", "bottom")
+    return [{"key": key, "label": label, **dict(zip(sides, at, strict=True))} for label, at in marked.items()]
 
 
 def dialogues(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]:
@@ -108,19 +119,31 @@ def dialogues(folder: Path, nouns: list[Noun], settings: dict) -> dict[str, int]
         (folder / task).mkdir(exist_ok=True)
         _json(folder / task / f"{split}.json", rows)
         counts[f"{task}_{split}"] = len(rows)
-    return counts
+    return counts | chat_pictures(folder / "image_chat", nouns, made["image_chat", "train"], settings)
+
+
+def chat_pictures(folder: Path, nouns: list[Noun], rows: list[dict], settings: dict) -> dict[str, int]:
+    """The scenes that the dialogues of train are about, each under its dialogue's `image_hash`; nobody sees those of the tests."""
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for index in _progress(len(rows), "image_chat"):
+            shown = scene(nouns, settings["seed"], "image_chat train", index, settings["departs"])
+            member = zipfile.ZipInfo(f"images/{rows[index]['image_hash']}.jpg", EPOCH)
+            archive.writestr(member, jpeg(draw(shown, settings["pixels"])))
+    return {"image_chat_pictures": len(rows)}
 
 
 def told(folder: Path) -> dict[str, list[str]]:
-    """Every text that is read before Image-Chat, as published: captions, dialogues whole, language documents."""
+    """Every text that is read before Image-Chat, as published: captions, classes of boxes, dialogues whole, documents."""
     coco = files.read_json(folder / "coco/captions_train.json")
     sbu = files.read_json(folder / "sbu.json")
     pairs = schemas.read(folder / "backbones/pairs.parquet", schemas.PAIRS, ["captions"])
+    marked = schemas.read(folder / "backbones/boxes.parquet", schemas.BOXES, ["label"])
     reddit = [row for path in sorted((folder / "reddit").glob("*.json")) for row in files.read_json(path)]
     lists = ((folder / name).read_text("utf-8").splitlines() for name in ("cc3m.tsv", "cc12m.tsv"))
     return {
         "captions": [each["caption"] for each in coco["annotations"]] + sbu["captions"] + [x for y in lists for x in y],
         "backbones": [caption for captions in pairs["captions"].to_pylist() for caption in captions],
+        "boxes": marked["label"].to_pylist(),
         "language": (folder / "backbones/language.txt").read_text("utf-8").splitlines(),
         "reddit": [" ".join([*row["context"], row["response"]]) for row in reddit],
     }

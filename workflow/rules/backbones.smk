@@ -7,7 +7,9 @@ rule backbones:
     input:
         code=code("backbones"),
         given=lambda wildcards: [
-            MODELS[wildcards.name][key] for key in ("pairs", "texts", "lexicon") if key in MODELS[wildcards.name]
+            MODELS[wildcards.name][key]
+            for key in ("pairs", "boxes", "texts", "lexicon")
+            if key in MODELS[wildcards.name]
         ],
     output:
         directory("data/backbones/{name}"),

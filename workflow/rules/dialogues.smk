@@ -1,4 +1,5 @@
-# In: the dialogue corpora that params.yaml names. Out: data/dialogues/<task>.parquet, manifest.json last.
+# In: the dialogue corpora that params.yaml names, and pictures of their training dialogues.
+# Out: data/dialogues/<task>.parquet, pictures.parquet, manifest.json last.
 
 
 rule dialogues:
@@ -8,11 +9,12 @@ rule dialogues:
         corpora=[
             entry[split]
             for entry in config["dialogues"]["corpora"].values()
-            for split in ("train", "valid", "test")
-            if split in entry
+            for split in ("train", "valid", "test", "pictures")
+            if entry.get(split)
         ],
     output:
         expand("data/dialogues/{task}.parquet", task=config["dialogues"]["corpora"]),
+        "data/dialogues/pictures.parquet",
         "data/dialogues/manifest.json",
     log:
         "logs/dialogues/dialogues.log",

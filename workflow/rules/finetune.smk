@@ -1,12 +1,8 @@
 # In: data/dialogues; a pretrained folder, or the system tuned on Reddit. Out: results/finetune/<system>-<fraction>-s<seed>/.
-KNOWING = config["finetune"]["systems"] | ABLATED  # what stands on a pretrained folder
-SYSTEMS = KNOWING | config["baselines"]
-CODE = dict.fromkeys(KNOWING, "systems") | {name: f"baselines.{name}" for name in config["baselines"]}
-VARIANT = {name: entry["pretrain"] for name, entry in KNOWING.items()}
-FROZEN = {name: PARTS[variant][::2] for name, variant in VARIANT.items()}  # clip and llm
-FROZEN |= {name: [entry["llm"]] for name, entry in config["baselines"].items()}
-START = {(name, "zero"): f"results/pretrain/{variant}-s{{seed}}" for name, variant in VARIANT.items()}
-START |= dict.fromkeys([(name, "zero") for name in config["baselines"]], [])
+# `results/tuning.csv` is a target of its own: every tuned system of table 1 with each of finetune.learning_rates, by validation NLL.
+START = {(name, "zero"): f"results/pretrain/{entry['pretrain']}-s{{seed}}" for name, entry in KNOWING.items()}
+START |= {(name, "zero"): f"results/pretrain/{name}-s{{seed}}" for name in LEARNING}
+START |= {(name, "zero"): [] for name in set(BASELINES) - set(LEARNING)}
 TASK = {"zero": "reddit", "full": "image_chat", "quarter": "image_chat", "eighth": "image_chat"}
 
 
@@ -21,6 +17,8 @@ rule finetune:
         ),
         dialogues=lambda wildcards: f"data/dialogues/{TASK[wildcards.fraction]}.parquet",
         backbones=lambda wildcards: expand("data/backbones/{name}", name=FROZEN[wildcards.system]),
+        seen=lambda wildcards: seen(wildcards.system, wildcards.seed),
+        pictures=lambda wildcards: "data/dialogues/pictures.parquet" if wildcards.system in GROUNDED else [],
     output:
         directory("results/finetune/{system}-{fraction}-s{seed}"),
     log:
@@ -35,8 +33,53 @@ rule finetune:
         gpu=config["finetune"]["training"]["processes"],
     params:
         launch=launch("finetune"),
-        flags=lambda wildcards: flags("finetune", "lora", "steps", "training", entry=SYSTEMS[wildcards.system]),
+        fraction="{fraction}",
+        flags=lambda wildcards: tuning(wildcards.system),
+        seen=lambda wildcards: seen_flags(wildcards.system, wildcards.seed),
     shell:
-        "{params.launch} -m vikdf.finetune --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
-        " --start {input.start} --dialogues data/dialogues --backbones data/backbones {params.flags}"
+        "{params.launch} -m vikdf.finetune --system {wildcards.system} --fraction {params.fraction} --seed {wildcards.seed}"
+        " --start {input.start} --dialogues data/dialogues --backbones data/backbones {params.seen} {params.flags}"
         " --output {output} --state-root state 2>&1 | tee {log}"
+
+
+use rule finetune as tried with:
+    input:
+        code=lambda wildcards: code("finetune") + code(CODE[wildcards.system]),
+        start=lambda wildcards: expand(START[wildcards.system, "zero"], seed=wildcards.seed),
+        dialogues="data/dialogues/reddit.parquet",
+        backbones=lambda wildcards: expand("data/backbones/{name}", name=FROZEN[wildcards.system]),
+        seen=lambda wildcards: seen(wildcards.system, wildcards.seed),
+        pictures=lambda wildcards: "data/dialogues/pictures.parquet" if wildcards.system in GROUNDED else [],
+    output:
+        directory("results/finetune/tried/{system}-lr{rate}-s{seed}"),
+    log:
+        "logs/finetune/{system}-lr{rate}-s{seed}.log",
+    wildcard_constraints:
+        system="|".join(SYSTEMS),
+        rate="|".join(map(re.escape, map(str, config["finetune"]["learning_rates"]))),
+        seed=r"\d+",
+    params:
+        launch=launch("finetune"),
+        fraction="zero",
+        flags=lambda wildcards: tuning(wildcards.system, learning_rate=float(wildcards.rate)),
+        seen=lambda wildcards: seen_flags(wildcards.system, wildcards.seed),
+
+
+rule tuning:
+    """The budget of tuning: each learning rate of each system on Reddit, by validation NLL; no test item is read."""
+    input:
+        code=code("tuning"),
+        tried=expand(
+            "results/finetune/tried/{system}-lr{rate}-s{seed}",
+            system=TUNED,
+            rate=config["finetune"]["learning_rates"],
+            seed=config["seeds"][0],
+        ),
+    output:
+        "results/tuning.csv",
+    log:
+        "logs/finetune/tuning.log",
+    params:
+        flags=_params.as_flags({"rates": {system: rate_of(system) for system in TUNED}}),
+    shell:
+        "python -m vikdf.tuning --tried {input.tried} {params.flags} --output {output} 2>&1 | tee {log}"

@@ -1,5 +1,4 @@
 # In: data/dialogues, a fine-tuned system (none where it is prompted). Out: results/generate/<system>-<fraction>-s<seed>.parquet.
-PROMPTED = [name for name, entry in config["baselines"].items() if not entry["tuned"]]
 ASKED = {"zero": list(config["dialogues"]["corpora"])}  # every other fraction answers Image-Chat alone
 
 
@@ -17,6 +16,7 @@ rule generate:
             "data/dialogues/{task}.parquet", task=ASKED.get(wildcards.fraction, ["image_chat"])
         ),
         backbones=lambda wildcards: expand("data/backbones/{name}", name=FROZEN[wildcards.system]),
+        seen=lambda wildcards: seen(wildcards.system, wildcards.seed),
     output:
         "results/generate/{system}-{fraction}-s{seed}.parquet",
     log:
@@ -29,7 +29,9 @@ rule generate:
         gpu=1,
     params:
         flags=lambda wildcards: flags("generate", entry=SYSTEMS[wildcards.system]),
+        seen=lambda wildcards: seen_flags(wildcards.system, wildcards.seed),
     shell:
         "python -m vikdf.generate --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
-        " --tuned {input.tuned} --dialogues {input.dialogues} --backbones data/backbones {params.flags}"
+        " --tuned {input.tuned} --dialogues {input.dialogues} --backbones data/backbones"
+        " {params.seen} {params.flags}"
         " --output {output} --state-root state 2>&1 | tee {log}"

@@ -1,12 +1,5 @@
 # In: data/shards; CLIP, the BERT that the IQ-Former starts from, LLM. Out: results/pretrain/<variant>-s<seed>/.
-VARIANTS = {"vikdf": {}} | config["ablations"]  # a variant puts its keys in place of those of `pretrain`
-PARTS = {
-    name: [{**config["pretrain"], **changed}[part] for part in ("clip", "bert", "llm")]
-    for name, changed in VARIANTS.items()
-}
-QUERIES = {
-    name: {**config["pretrain"]["model"], **changed.get("model", {})}["queries"] for name, changed in VARIANTS.items()
-}
+# Baselines that learn from the same pairs (their entry has `pretrain`) leave results/pretrain/<system>-s<seed>/.
 
 
 rule pretrain:
@@ -32,3 +25,34 @@ rule pretrain:
     shell:
         "{params.launch} -m vikdf.pretrain --shards data/shards --backbones data/backbones --variant {wildcards.variant}"
         " --seed {wildcards.seed} {params.flags} --output {output} --state-root state 2>&1 | tee {log}"
+
+
+rule pretrain_baseline:
+    """What a baseline learns from the same image-text pairs before it meets a dialogue."""
+    input:
+        code=lambda wildcards: code("pretrain_baseline") + code(CODE[wildcards.system]),
+        shards=["data/shards/index.parquet", "data/shards/manifest.json"],
+        backbones=lambda wildcards: expand("data/backbones/{name}", name=FROZEN[wildcards.system]),
+    output:
+        directory("results/pretrain/{system}-s{seed}"),
+    log:
+        "logs/pretrain/{system}-s{seed}.log",
+    wildcard_constraints:
+        system="|".join(LEARNING) or "(?!)",
+        seed=r"\d+",
+    priority: 2
+    threads: config["pretrain"]["training"]["processes"]
+    resources:
+        gpu=config["pretrain"]["training"]["processes"],
+    params:
+        launch=launch("pretrain"),
+        flags=lambda wildcards: flags(
+            "pretrain",
+            "held_back",
+            "training",
+            entry=config["baselines"][wildcards.system],
+            training=config["baselines"][wildcards.system]["pretrain"],
+        ),
+    shell:
+        "{params.launch} -m vikdf.pretrain_baseline --system {wildcards.system} --seed {wildcards.seed} --shards data/shards"
+        " --backbones data/backbones {params.flags} --output {output} --state-root state 2>&1 | tee {log}"

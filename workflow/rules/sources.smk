@@ -3,7 +3,8 @@
 
 
 WORLD = ["coco/captions_train.json", "coco/images.zip", "cc3m.tsv", "cc12m.tsv", "sbu.json"]
-WORLD += ["backbones/pairs.parquet", "backbones/language.txt", "probe/test.json", "lexicon.json", "manifest.json"]
+WORLD += ["backbones/pairs.parquet", "backbones/boxes.parquet", "backbones/language.txt", "image_chat/images.zip"]
+WORLD += ["probe/test.json", "lexicon.json", "manifest.json"]
 WORLD += [f"{task}/{split}.json" for task in ("reddit", "image_chat") for split in ("train", "valid", "test")]
 
 

@@ -1,5 +1,6 @@
 # In: results/evaluate/ of every system. Out: results/table1.csv, with what the statistics say of its answers; beside it, each
-# a target of its own: `evidence` (the contrasts over its own seeds), `table3` and `figure7` (ablations of pretrain, over `seeds`).
+# a target of its own: `evidence` (the contrasts over its own seeds), `table3` and `figure7` (ablations of pretrain, over `seeds`),
+# `table4` (other language models). workflow/cases.smk has the rest.
 # What is flagged as report(...) stands in the page that `snakemake --report FILE.html` makes.
 rule tables:
     """Table 1 and the probe's table: means over `seeds`."""
@@ -17,10 +18,14 @@ rule tables:
     log:
         "logs/tables/tables.log",
     params:
-        flags=flags("tables", "systems", "controls", "statistics", decoding=config["generate"]["decoding"]),
+        folder=subpath(output[0], parent=True),
+        state="state",
+        flags=flags(
+            "tables", "systems", "controls", "statistics", decoding=config["generate"]["decoding"], left_out=LEFT_OUT
+        ),
     shell:
         "python -m vikdf.tables --scores {input.scores} --significance {input.significance} --intervals {input.intervals}"
-        " --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        " --output {params.folder} --state-root {params.state} {params.flags} 2>&1 | tee {log}"
 
 
 rule significance:
@@ -35,16 +40,19 @@ rule significance:
     log:
         "logs/tables/significance.log",
     params:
+        folder=subpath(output[0], parent=True),
         flags=flags("tables", "systems", "controls", "statistics"),
     shell:
-        "python -m vikdf.significance --examples {input.examples} --output results {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.significance --examples {input.examples} --output {params.folder} {params.flags} 2>&1 | tee {log}"
 
 
 rule evidence:
-    """The zero-data rows and controls over `evidence.seeds`: each contrast with a t-interval."""
+    """The systems that contrasts name, at zero data, over `evidence.seeds`: each contrast with a t-interval."""
     input:
         code=code("evidence"),
-        scores=[f"results/evaluate/{run}.parquet" for seed in config["evidence"]["seeds"] for run in zero_runs(seed)],
+        scores=[
+            f"results/evaluate/{run}.parquet" for seed in config["evidence"]["seeds"] for run in evidence_runs(seed)
+        ],
     output:
         report("results/evidence.csv", caption="../report/evidence.rst", category="Evidence"),
         "results/evidence_seeds.csv",
@@ -72,6 +80,22 @@ rule table3:
         flags=flags("tables", "table3", seeds=config["seeds"]),
     shell:
         "python -m vikdf.ablations --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+
+
+rule table4:
+    """Language models of several families at zero data: each alone with LoRA, and with VIKDF."""
+    input:
+        code=code("families"),
+        scores=expand("results/evaluate/{run}.parquet", run=ablated_runs(["llm_lora", "vikdf", *ON_ALONE, *ON_KNOWING])),
+    output:
+        report("results/table4.csv", caption="../report/table4.rst", category="Ablations"),
+        "results/table4.md",
+    log:
+        "logs/tables/table4.log",
+    params:
+        flags=flags("tables", "table4", seeds=config["seeds"], own=config["pretrain"]["llm"]),
+    shell:
+        "python -m vikdf.families --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
 
 
 rule figure7:

@@ -1,0 +1,1 @@
+"""What the files of several systems share; no system by itself."""
