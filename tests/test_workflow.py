@@ -128,6 +128,19 @@ def test_a_model_behind_an_endpoint_is_asked_where_its_key_is_and_else_left_out_
     assert '"model": "any"' in done.stdout and "sk-secret" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("target", "rules"),
+    [
+        ("core", {"core_significance", "core"}),
+        ("results/figure5.svg", {"figure5"}),
+        ("results/figure6.svg", {"figure6"}),
+        ("results/tuning.csv", {"tried", "tuning"}),
+    ],
+)
+def test_what_stands_beside_table_1_asks_for_nothing_that_is_there(run, target, rules):
+    assert planned(run, target) == rules
+
+
 def test_every_stage_left_its_log_and_nothing_half_written(run):
     stages = [path.stem for path in (run / "workflow/rules").glob("*.smk")]
     assert [stage for stage in stages if not any((run / "logs" / stage).glob("*.log"))] == []
@@ -259,7 +272,7 @@ def test_a_corrupted_table_is_named_with_its_cure_and_the_command_to_repeat(run,
 def test_the_paper_preset_is_planned_to_its_table_when_its_raw_files_are_there(paper):
     place, _ = paper
     stages = {path.stem for path in (place / "workflow/rules").glob("*.smk")}
-    assert planned(place) == stages | {"significance", "cost", "figures", "report"}
+    assert planned(place) == stages | {"pretrain_baseline", "significance", "cost", "figures", "report"}
 
 
 def test_a_missing_raw_file_that_must_come_by_hand_is_named_with_what_to_do_before_the_first_job(paper):

@@ -51,8 +51,8 @@ def tuning(system, **changed):
     return flags("finetune", "lora", "steps", "training", entry=SYSTEMS[system], **own)
 
 
-# What `tuning.csv` tries: every tuned system of table 1 but for VIKDF's controls, which are tuned as VIKDF is.
-TUNED = [name for name in config["tables"]["systems"] if name in SYSTEMS and SYSTEMS[name].get("tuned", True)]
+# What `tuning.csv` tries: VIKDF and every tuned baseline. Controls of `finetune.systems` are tuned as VIKDF is.
+TUNED = ["vikdf", *[name for name, entry in config["baselines"].items() if entry["tuned"]]]
 
 
 def rate_of(system):
