@@ -13,7 +13,8 @@ from vikdf.filter.near import look
 
 # beside decode.py: examine() of pictures.py tells why a picture cannot be decoded; the trainers of the small backbones see
 # only what it let through
-OPENERS = {"decode.py", "corpora/pictures.py", "backbones/captioner.py", "backbones/clip.py"}
+OPENERS = {"decode.py", "corpora/pictures.py"}
+OPENERS |= {f"backbones/{name}.py" for name in ("captioner", "clip", "detector", "vit")}
 
 
 def encoded(form: str) -> bytes:

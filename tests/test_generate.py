@@ -95,8 +95,8 @@ def test_a_stopped_run_goes_on_with_the_next_chunk(answer, tmp_path, monkeypatch
     def stop(self, contexts, **settings):
         if len(contexts) > 1:  # one is answered again beside each chunk, to count its FLOPs
             asked.append(len(contexts))
-        if len(asked) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, contexts, **settings)
 
     monkeypatch.setattr(Responder, "generate", stop)

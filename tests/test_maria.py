@@ -203,7 +203,7 @@ def test_a_response_longer_than_any_place_of_bert_is_scored_wholly(system):
 
 def test_training_lowers_the_loss_and_teaches_ten_dialogues(places, tmp_path):
     learns.lowers_loss(lambda: maria_parts.maria(places), tmp_path)
-    learns.overfits_ten_dialogues(lambda: maria_parts.maria(places), tmp_path, steps=250)
+    learns.overfits_ten_dialogues(lambda: maria_parts.maria(places), tmp_path, steps=350, learning_rate=0.005)
 
 
 def test_training_goes_on_exactly_where_it_was_killed(places, tmp_path):

@@ -107,7 +107,14 @@ def _dressed(text: str, name: str, title: str, about: str) -> str:
         part = ET.Element(tag)
         part.text, part.tail = printable(said), "\n"  # a model may say what no XML holds
         root.insert(place, part)
-    return ET.tostring(root, encoding="unicode") + "\n"
+    return _numbered(ET.tostring(root, encoding="unicode"), name) + "\n"
+
+
+def _numbered(text: str, name: str) -> str:
+    """Clip paths by their order: matplotlib names them after coordinates whose last digits differ from run to run."""
+    ids = re.findall(rf'id="{name}-(p[0-9a-f]{{10}})"', text)
+    numbers = {clip: f"clip{place}" for place, clip in enumerate(dict.fromkeys(ids), 1)}
+    return re.sub(rf"(?<={name}-)p[0-9a-f]{{10}}\b", lambda found: numbers.get(found[0], found[0]), text)
 
 
 def _attribute(key: str, value: str, name: str) -> tuple[str, str]:
