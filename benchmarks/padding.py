@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import shapes
 from vikdf import flags
-from vikdf.model.backbone import LLM
 from vikdf.model.answering import in_batches
+from vikdf.model.backbone import LLM
 from vikdf.model.respond import Responder
 from vikdf.order import Batches, order
 from vikdf.world import texts
