@@ -42,7 +42,7 @@ ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of 
 tuning: $(READY) ## results/tuning.csv: what each learning rate gave each system on validation data, the same budget for all
 	$(RUN) snakemake --cores $(CORES) results/tuning.csv
 
-test: $(READY) ## the tests, the tiny run end to end among them: some fifteen minutes
+test: $(READY) ## the tests, the tiny run end to end among them: some twenty minutes
 	$(RUN) python -m pytest -m "not long"
 
 test-long: $(READY) ## what takes longer: two clean runs, kills, hostile items and damaged files in numbers
