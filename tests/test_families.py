@@ -3,7 +3,7 @@
 import pytest
 from test_ablations import FIXED, lines, scores
 
-from vikdf import params, schemas, tracking
+from vikdf import files, params, schemas, tracking
 from vikdf.backbones import bart, language
 from vikdf.backbones.family import FAMILIES
 from vikdf.families import families, rows_of
@@ -26,9 +26,10 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(texts, tmp_path_factory):
     """Folders by family."""
-    folder = tmp_path_factory.mktemp("families")
+    folder, told = tmp_path_factory.mktemp("families"), {}
     for family in FAMILIES:
-        language.train(texts=texts, output=folder / family, must_read=0.0, family=family, **SMALL)
+        told[family] = language.train(texts=texts, output=folder / family, must_read=0.0, family=family, **SMALL)
+    files.write_json(folder / "scores.json", told)
     return folder
 
 
@@ -45,6 +46,17 @@ def test_a_family_is_what_transformers_knows_by_that_name_with_shared_heads_wher
     config = AutoConfig.from_pretrained(made / family)
     assert config.model_type == family
     assert config.num_key_value_heads == config.num_attention_heads // FAMILIES[family].share
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_its_tokenizer_as_it_is_read_back_gives_the_tokens_that_it_was_taught(made, texts, family):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, words = (kind.from_pretrained(made / family) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    told = files.read_json(made / "scores.json")[family]
+    held = texts.read_text().splitlines()[: told["held_back"]]
+    again = language.reads(model.eval(), words, held, family)
+    assert again == {name: told[name] for name in again} and again["read_words"] > 5
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -79,13 +79,29 @@ def make_tokenizer(documents: list[str], vocabulary: int, family: str):
     return made
 
 
-def make_model(tokenizer, width: int, layers: int, family: str):
-    from transformers import AutoConfig, AutoModelForCausalLM
+def as_read(tokenizer, output: Path, width: int, layers: int, family: str):
+    """The tokenizer as the folder will give it back: some families' own class cuts texts in another way (Qwen2: no space before
+    the first word), and a model that learned other tokens than it is asked with answers nothing."""
+    from transformers import AutoTokenizer
+
+    from vikdf.model import pretrained
+
+    tokenizer.save_pretrained(output)
+    configuration(tokenizer, width, layers, family).save_pretrained(output)
+    return pretrained.read(AutoTokenizer, output)
+
+
+def configuration(tokenizer, width: int, layers: int, family: str):
+    from transformers import AutoConfig
 
     ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    return AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(family, **config(width, layers, len(tokenizer), family), **ids)
-    )
+    return AutoConfig.for_model(family, **config(width, layers, len(tokenizer), family), **ids)
+
+
+def make_model(tokenizer, width: int, layers: int, family: str):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(configuration(tokenizer, width, layers, family))
 
 
 def train(
@@ -107,7 +123,8 @@ def train(
     import torch
 
     documents = texts.read_text().splitlines()
-    tokenizer = make_tokenizer(documents, vocabulary, family)
+    made = make_tokenizer(documents, vocabulary, family)
+    tokenizer = as_read(made, output, width, layers, family)
     coded = [encode(tokenizer, document, family) for document in documents]
     held = len(coded) // 20
     torch.manual_seed(seed)
@@ -134,5 +151,5 @@ def train(
         )
     model.generation_config.do_sample = False
     model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    made.save_pretrained(output)  # as read it would say where it was read from
     return scores
