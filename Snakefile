@@ -7,9 +7,6 @@ workflow/report.smk: what is drawn and shown of the tables, and belongs to the s
 """
 
 
-configfile: "params.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 

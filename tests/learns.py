@@ -4,9 +4,13 @@ In: `make`, a function that gives the same untrained system (vikdf.model.answeri
 Out: the trained system, once what the function's name says has been asserted.
 
     learns.lowers_loss(make, tmp_path)                                          # the NLL of the ten dialogues falls
+    learns.scores_alike_in_any_company(make)                                    # each dialogue as it is alone
     system = learns.overfits_ten_dialogues(make, tmp_path, steps=150, learning_rate=0.01)  # and all ten answers are said
     learns.resumes(make, tmp_path)                                              # killed, then the same bits
     learns.comes_back(system, load, tmp_path)                                   # saved and loaded: the same, and trained alike
+    learns.is_refused_where_harmed(make, load, tmp_path, [({"width": 50}, "does not fit")])  # and of presets/, too:
+    learns.stands_in_every_preset("bart")
+    entry, architecture = learns.of_the_paper("bart", "bart")                   # its entry, and the backbone so called in it
 
 Kinds that learn from pictures give `pictures`, a name or "" for each of TEN's dialogues.
 """
@@ -16,8 +20,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from vikdf import finetune, loop, order
+from vikdf import files, finetune, loop, order, params
+
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
 
 NOUNS = ["kettle", "vase", "tree", "beach", "image"]
 COLOURS, PLACES = ["red", "blue", "green", "red", "blue"], ["tree", "beach", "image", "table", "garden"]
@@ -93,6 +100,17 @@ def lowers_loss(make: Callable, folder: Path, *, to: float = 0.8, **changed):
     return system
 
 
+def scores_alike_in_any_company(make: Callable) -> None:
+    """A dialogue's NLL and tokens are its own, whatever shorter and longer ones are scored with it."""
+    system = make().eval()
+    contexts = [["hello"], *TEN["contexts"], ["what is it ? " * 9]]
+    responses = ["yes", *TEN["responses"], "it is red and blue and green"]
+    together, counts = system.score(contexts, responses, batch=12)
+    alone = [system.score([turns], [said]) for turns, said in zip(contexts, responses, strict=True)]
+    assert together == pytest.approx([nll[0] for nll, _ in alone], abs=1e-4)
+    assert counts == [tokens[0] for _, tokens in alone]
+
+
 def overfits_ten_dialogues(make: Callable, folder: Path, **changed):
     """Ten contexts are all answered, word for word, as they were taught: each needs its own context to be read."""
     system = make()
@@ -123,3 +141,28 @@ def comes_back(system, load: Callable[[Path], object], folder: Path):
     assert again.score(**TEN) == system.score(**TEN)
     assert again.generate(TEN["contexts"]) == system.generate(TEN["contexts"])
     return again
+
+
+def is_refused_where_harmed(make: Callable, load: Callable[[Path], object], folder: Path, cases: list) -> None:
+    """A config.json with other settings, or without its frozen parts, is one sentence; cases: (settings, what it says)."""
+    make().save(folder / "harmed")
+    path = folder / "harmed/config.json"
+    config = files.read_json(path)
+    harms = [({"settings": config["settings"] | changed}, match) for changed, match in cases]
+    for harm, match in [*harms, ({"frozen": None}, "has frozen 'None': expected a value of type dict")]:
+        files.write_json(path, config | harm)
+        with pytest.raises(ValueError, match=match):
+            load(folder / "harmed")
+
+
+def stands_in_every_preset(kind: str) -> None:
+    """Under its own name, as the schema knows it."""
+    for preset in PRESETS.glob("*.yaml"):
+        assert params.load(preset)["baselines"][kind]["kind"] == kind
+
+
+def of_the_paper(kind: str, part: str) -> tuple[dict, dict]:
+    """The system's entry in presets/paper.yaml, and the architecture of its backbone `part`."""
+    told = yaml.safe_load((PRESETS / "paper.yaml").read_text())
+    entry = told["baselines"][kind]
+    return entry, told["backbones"]["models"][entry[part]]["architecture"]

@@ -1,7 +1,8 @@
 """A small Maria for the tests: random BERT, ViT and detector, shards of plain squares, and a retriever that is trained on them.
 
-`folders(root)` writes the frozen parts, `pictured(root)` the shards, `learned(root, ...)` trains the retriever, and
-`maria(...)` gives the system untuned. Colours tell the pictures apart, and each colour's captions name it.
+`folders(root)` writes the frozen parts and the BERT that the generator begins with, `pictured(root)` the shards,
+`learned(root, ...)` trains the retriever, and `maria(...)` gives the system untuned. Colours tell the pictures apart, and each
+colour's captions name it.
 """
 
 import io
@@ -20,6 +21,7 @@ RETRIEVER = {"hidden": 32, "joint": 16, "dropout": 0.0, "margin": 0.5, "tokens":
 ENTRY = {
     "kind": "maria",
     "bert": "bert",
+    "generator": "unilm",
     "vit": "vit",
     "detector": "detector",
     "retriever": RETRIEVER,
@@ -38,6 +40,7 @@ ENTRY |= {
 def folders(root: Path, std: float = 0.1, dropout: float = 0.0) -> Path:
     from transformers import (
         BertConfig,
+        BertForMaskedLM,
         BertModel,
         ViTConfig,
         ViTImageProcessor,
@@ -60,7 +63,9 @@ def folders(root: Path, std: float = 0.1, dropout: float = 0.0) -> Path:
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     shape = tower | {"vocab_size": len(words), "max_position_embeddings": 64} | drop
     wide(BertModel(BertConfig(**shape)), std).save_pretrained(root / "bert")
-    words.save_pretrained(root / "bert")
+    wide(BertForMaskedLM(BertConfig(**shape)), std).save_pretrained(root / "unilm")
+    for name in ("bert", "unilm"):
+        words.save_pretrained(root / name)
     sides = {"image_size": 24, "patch_size": 8}
     wide(ViTModel(ViTConfig(**tower, **sides))).save_pretrained(root / "vit")
     ViTImageProcessor(size={"height": 24, "width": 24}).save_pretrained(root / "vit")

@@ -5,10 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from members import tar, zipped
 from packs import picture
 from PIL import Image
+from pyarrow import csv
 
 from vikdf import files, schemas
 from vikdf.corpora import talks
@@ -86,6 +89,22 @@ def test_only_train_sees_pictures(tmp_path):
     rows, _, counts = made(tmp_path, ["a"], pictures, splits=("train", "valid", "test"))
     assert {row["split"]: row["picture"] for row in rows} == {"train": "chat/a", "valid": "", "test": ""}
     assert counts == {"ok": 1}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_only_train_must_name_its_pictures(tmp_path, ending):
+    """Forms that have a header: a column that is not there is refused."""
+    entry = CHAT | {"pictures": str(packed(tmp_path, "zip", {"a.jpg": picture(1)}))}
+    for split, names in {"train": ["dialog", "image_hash"], "valid": ["dialog"], "test": ["dialog"]}.items():
+        row = {"dialog": json.dumps(chat(None)["dialog"]), "image_hash": "a"}
+        columns = pa.table({name: [row[name]] for name in names})
+        entry[split] = str(tmp_path / f"{split}.{ending}")
+        (csv.write_csv if ending == "csv" else pq.write_table)(columns, entry[split])
+    dialogues(seed=1, corpora={"chat": entry}, output=tmp_path / "out")
+    rows = schemas.read(tmp_path / "out/chat.parquet", schemas.DIALOGUES).to_pylist()
+    assert {row["split"]: row["picture"] for row in rows} == {"train": "chat/a", "valid": "", "test": ""}
+    with pytest.raises(ValueError, match="test.* has no column image_hash"):
+        dialogues(seed=1, corpora={"chat": entry | {"train": entry["test"]}}, output=tmp_path / "out")
 
 
 def test_names_that_lead_out_of_the_folder_find_nothing(tmp_path):

@@ -5,14 +5,12 @@ from pathlib import Path
 import learns
 import pytest
 import torch
-import yaml
 
-from vikdf import files, params
+from vikdf import files
 from vikdf.baselines import bart
 from vikdf.systems import Places
 
 ENTRY = {"kind": "bart", "bart": "bart"}
-PRESETS = Path(__file__).resolve().parent.parent / "presets"
 CONTEXTS, RESPONSES = learns.TEN["contexts"], learns.TEN["responses"]
 
 
@@ -72,13 +70,7 @@ def test_it_begins_with_the_folders_weights_and_trains_each_once(make, root):
 
 
 def test_a_dialogue_is_scored_alike_alone_and_in_any_company(make):
-    system = make().eval()
-    contexts = [["hello"], *CONTEXTS, ["what is it ? " * 9]]
-    responses = ["yes", *RESPONSES, "it is red and blue and green"]
-    together, counts = system.score(contexts, responses, batch=12)
-    alone = [system.score([turns], [said]) for turns, said in zip(contexts, responses, strict=True)]
-    assert together == pytest.approx([nll[0] for nll, _ in alone], abs=1e-4)
-    assert counts == [tokens[0] for _, tokens in alone]
+    learns.scores_alike_in_any_company(make)
 
 
 def test_its_nll_is_that_of_transformers_own_forward_without_the_start(make):
@@ -127,25 +119,27 @@ def test_an_answer_longer_than_its_positions_is_refused_before_it_begins(make):
 
 
 def test_a_harmed_folder_is_one_sentence(make, tmp_path):
-    make().save(tmp_path)
-    config = files.read_json(tmp_path / "config.json")
     cases = [({"d_model": 64}, "does not fit config.json"), ({"encoder_layers": "two"}, "describes no model")]
-    for changed, match in cases:
-        files.write_json(tmp_path / "config.json", config | {"settings": config["settings"] | changed})
-        with pytest.raises(ValueError, match=match):
-            bart.answerer(ENTRY, tmp_path, None)
+    cases += [({"d_model": 10**6}, "does not fit config.json"), ({"decoder_layers": 10**4}, "holds .* tensors")]
+    cases += [({"pad_token_id": 10**9}, "describes no model: Padding_idx must be within")]
+    learns.is_refused_where_harmed(make, lambda folder: bart.answerer(ENTRY, folder, None), tmp_path, cases)
+
+
+def test_a_backbone_that_pads_with_a_token_it_has_not_is_one_sentence(tmp_path):
+    path = write_bart(tmp_path / "bart") / "config.json"
+    files.write_json(path, files.read_json(path) | {"pad_token_id": 10**9})
+    with pytest.raises(ValueError, match="do not fit its config.json: Padding_idx must be within"):
+        bart.learner(ENTRY, None, Places(backbones=tmp_path), {}, 1)
 
 
 def test_at_paper_size_it_has_the_papers_406_million_parameters():
     from transformers import AutoConfig, BartForConditionalGeneration
 
-    told = yaml.safe_load((PRESETS / "paper.yaml").read_text())
-    architecture = told["backbones"]["models"][told["baselines"]["bart"]["bart"]]["architecture"]
+    _, architecture = learns.of_the_paper("bart", "bart")
     with torch.device("meta"):
         model = BartForConditionalGeneration(AutoConfig.for_model(**architecture))
     assert round(sum(value.numel() for value in model.parameters()) / 1e6) == 406
 
 
 def test_its_entries_are_known_to_the_schema():
-    for preset in PRESETS.glob("*.yaml"):
-        assert params.load(preset)["baselines"]["bart"]["kind"] == "bart"
+    learns.stands_in_every_preset("bart")

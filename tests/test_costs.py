@@ -103,3 +103,14 @@ def test_a_journal_that_a_kill_left_without_its_first_line_is_no_run(tmp_path):
     (tmp_path / "finetune/b").mkdir()
     (tmp_path / "finetune/b" / tracking.JOURNAL).write_text('{"stage": "fine')
     assert table(tmp_path) == []
+
+
+def test_a_try_of_another_learning_rate_has_no_row_and_one_that_a_row_was_made_of_is_that_row(tmp_path, capsys):
+    journal(tmp_path / "finetune/row", lines(began=9000, steps=7))
+    for place, name in enumerate(["finetune-vikdf-lr2e-05-s1", "finetune-vikdf-lr0.001-s1"]):
+        journal(tmp_path / name, lines(name, began=place, steps=2 + place))
+    assert [(row["run"], row["steps"]) for row in table(tmp_path)] == [("finetune-vikdf-zero-s1", "7")]
+    asked = {"finetune-vikdf-zero-s1": 20_000, "finetune-vikdf-lr0.001-s1": 30_000}
+    (tmp_path / "finetune-vikdf-lr0.001-s1" / tracking.ASKED).write_text(json.dumps(asked))
+    assert [(row["run"], row["steps"]) for row in table(tmp_path)] == [("finetune-vikdf-zero-s1", "3")]
+    assert "1 older runs of the same names" in capsys.readouterr().err

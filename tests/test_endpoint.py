@@ -191,13 +191,14 @@ def test_half_a_character_becomes_a_question_mark(system):
 
 
 def test_requests_and_their_tries_are_spaced_evenly(monkeypatch):
-    slept, now = [], [100.0]
+    sent, now = [], [100.0]
     monkeypatch.setattr(asking.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(asking.time, "sleep", slept.append)
+    monkeypatch.setattr(asking.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
     pace = asking.Pace(120)
     for _ in range(4):
         pace.wait()
-    assert slept == [0.0, 0.5, 1.0, 1.5]
+        sent.append(now[0])
+    assert sent == [100.0, 100.5, 101.0, 101.5]
 
 
 def test_every_try_is_paced(system, server, monkeypatch):
@@ -219,6 +220,28 @@ def test_the_stage_writes_answers_without_nll_and_is_free_when_repeated(server, 
     assert {(row["nll"], row["tokens"], len(row["cloze"])) for row in rows} == {(None, None, 0)}
     assert {row["tuned_params"] for row in rows} == {0} and len(rows) == 21 and any(row["hypothesis"] for row in rows)
     assert files.sha256(tmp_path / "one.parquet") == files.sha256(tmp_path / "two.parquet")
+
+
+@pytest.mark.parametrize("changed", [{}, {"requests_per_minute": 4}], ids=["busy", "waiting"])
+def test_a_signal_stops_it_before_the_next_request_and_nothing_is_lost(dialogues, backbones, tmp_path, changed):  # noqa: F811
+    say, heard = says("yes"), []
+
+    def stops(body):
+        if len(proxy.bodies) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            heard.append(time.monotonic())
+        return say(body)
+
+    with Proxy("", says=stops) as proxy:
+        entry = ENTRY | {"url": proxy.url, "model": "m", "parallel": 2}
+        about = dialogues, backbones, tmp_path
+        with pytest.raises(InterruptedError, match="stopped by SIGTERM; [1-4] of 7 answers .* goes on from there"):
+            answered("made", entry | changed, *about)
+        assert time.monotonic() - heard[0] < 5 and proxy.asked <= 4
+        kept = [files.read_json(path)["answer"] for path in (tmp_path / "state/answers").glob("*/*/*.json")]
+        assert kept == ["yes"] * proxy.asked and not list(tmp_path.rglob("*.part"))
+        answered("made", entry, *about)
+        assert proxy.asked == len({tuple(row["context"]) for row in schemas_of(tmp_path / "made.parquet")})
 
 
 def answered(output, entry, dialogues, backbones, tmp_path):  # noqa: F811

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from test_pretrain import TRAINING as PRETRAINING
 
+from vikdf import costs, files, finetune, systems, tracking
 from vikdf import dialogues as stage
-from vikdf import files, finetune, systems
 
 STEPS = {"reddit": 4, "image_chat": 3}
 TRAINING = PRETRAINING | {"validate_every": 2, "learning_rate": 0.01}
@@ -63,13 +63,21 @@ def pretrained(backbones, tmp_path_factory) -> Path:
 def tune(dialogues, backbones):
     def tuned(root: Path, start: list[Path], system: str, entry: dict, fraction: str = "zero", **changed) -> Path:
         folders = {"dialogues": dialogues, "backbones": backbones["llm"].parent}
-        folders |= {"output": root / f"{system}-{fraction}", "state_root": root / "state"}
-        settings = {"seed": 1, "lora": LORA, "steps": STEPS, "training": TRAINING} | changed
-        folders |= {"pretrained": [], "shards": []}
+        folders |= {"pretrained": [], "shards": [], "state_root": root / "state"}
+        settings = {"seed": 1, "lora": LORA, "steps": STEPS, "training": TRAINING}
+        settings = settings | {"output": root / f"{system}-{fraction}"} | changed
         finetune.finetune(start=start, system=system, entry=entry, fraction=fraction, **folders, **settings)
-        return folders["output"]
+        return settings["output"]
 
     return tuned
+
+
+def test_a_try_has_a_run_of_its_own_and_a_row_that_is_the_same_work_is_asked_for_by_its_name(tune, tmp_path):
+    for name in ("lr0.01-s1", "zero-s1"):
+        tune(tmp_path, [], "llm_lora", ALONE, output=tmp_path / f"llm_lora-{name}")
+    (journal,) = tmp_path.rglob("journal.jsonl")
+    assert tracking.read(journal.parent)[0]["name"] == "finetune-llm_lora-lr0.01-s1"
+    assert [row["run"] for row in [costs.row_of(journal.parent)]] == ["finetune-llm_lora-zero-s1"]
 
 
 def test_the_fractions_are_nested_and_cut_from_the_training_split_alone(dialogues):

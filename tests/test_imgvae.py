@@ -230,6 +230,12 @@ def test_what_pairs_taught_is_where_tuning_begins_and_counts_once(shards, backbo
     assert files.read_json(tmp_path / "learned" / "metrics.json")["recall_at_1_by_chance"] == 0.25
 
 
+def test_a_harmed_folder_is_one_sentence(make, places, tmp_path):
+    cases = [({"latent": 9}, "does not fit config.json"), ({"picture_states": 10**9}, "does not fit config.json")]
+    cases += [({"layers": 10**4}, "holds .* tensors"), ({"width": "wide"}, "expected a value of type int")]
+    learns.is_refused_where_harmed(make, lambda folder: imgvae.answerer(ENTRY, folder, places), tmp_path, cases)
+
+
 def test_a_start_of_another_clip_is_refused(make, places, tmp_path):
     import checkpoints
 

@@ -125,6 +125,18 @@ def test_rules_hold_no_logic():
         assert path.read_text().count("\n") <= 130, path
 
 
+def test_rules_quote_for_the_shell_what_stands_in_params_or_is_a_path():
+    ready = {
+        "params.flags",
+        "params.seen",
+        "params.launch",
+    }  # made of whole words by vikdf.params.as_flags, or of no value at all
+    for path in RULES:
+        shells = re.findall(r"^    shell:\n((?:        \".*\n)+)", path.read_text(), flags=re.M)
+        fields = {field for shell in shells for field in re.findall(r"{([^{}]+)}", shell)}
+        assert {field for field in fields - ready if not field.endswith(":q")} == set(), path
+
+
 def test_every_log_of_a_rule_lies_in_the_folder_of_its_stage():
     for stage in STAGES:
         logs = re.findall(r'"logs/(\w+)', read(f"workflow/rules/{stage}.smk"))

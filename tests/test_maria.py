@@ -1,6 +1,7 @@
 """Maria: the right picture, what it changes, the exact likelihood, the masks, training, and back from its folder."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
 import learns
@@ -188,6 +189,30 @@ def test_a_tag_that_the_tokenizer_cuts_becomes_one_token_that_begins_as_its_piec
     plain, _ = with_tags(places.backbones / "bert", [])
     table = system.generator.bert.embeddings.word_embeddings.weight
     torch.testing.assert_close(table[tags[2]], table[plain.encode(["old tree"])[0]].mean(0))
+
+
+def test_the_generator_begins_with_the_folders_head_and_without_one_at_random(system, places):
+    from safetensors.torch import load_file
+
+    saved = load_file(places.backbones / "unilm/model.safetensors")
+    made = system.generator
+    assert torch.equal(made.transform.dense.weight, saved["cls.predictions.transform.dense.weight"])
+    assert torch.equal(made.decoder.bias[: len(saved["cls.predictions.bias"])], saved["cls.predictions.bias"])
+    assert torch.equal(made.decoder.weight, made.bert.embeddings.word_embeddings.weight)
+    assert made.decoder.weight is not made.bert.embeddings.word_embeddings.weight
+    plain = kind.learner(maria_parts.ENTRY | {"generator": "bert"}, None, places, {}, 1).eval()
+    assert not plain.generator.decoder.bias.any() and plain.nll(CONTEXTS, RESPONSES)[0].isfinite().all()
+
+
+def test_a_bert_that_lacks_a_weight_of_its_body_is_one_sentence(places, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(places.backbones, tmp_path / "backbones") / "unilm"
+    saved = load_file(folder / "model.safetensors")
+    del saved["bert.encoder.layer.0.attention.self.query.weight"]
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="unilm lacks 1 weights .* copy it anew"):
+        kind.learner(maria_parts.ENTRY, None, replace(places, backbones=tmp_path / "backbones"), {}, 1)
 
 
 def test_a_context_too_long_keeps_what_was_said_last(system):

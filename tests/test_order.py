@@ -116,3 +116,10 @@ def test_a_derangement_leaves_no_row_in_its_place(rows):
 def test_one_row_cannot_be_deranged():
     with pytest.raises(ValueError, match="at least two rows"):
         derangement(1, seed=0)
+
+
+def test_a_tenth_at_most_is_held_back_and_never_none():
+    trained, held = orders.split(10, 4, seed=1)
+    assert len(held) == 1 and sorted(trained + held) == [*range(10)]
+    with pytest.raises(ValueError, match="the shards hold 9 image-text pairs, but at least 10 are needed"):
+        orders.split(9, 4, seed=1)

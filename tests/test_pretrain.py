@@ -176,6 +176,12 @@ def test_a_weight_of_zero_leaves_the_loss_and_its_parts_out(shards, backbones, t
     assert (found["text_to_image_recall_at_1"] is None) == (name == "tim")
 
 
+def test_too_few_pairs_to_hold_one_back_are_refused(shards, backbones, tmp_path, monkeypatch):
+    monkeypatch.setattr("vikdf.samples.Shards.__len__", lambda self: 9)
+    with pytest.raises(ValueError, match="the shards hold 9 image-text pairs, but at least 10 are needed"):
+        run(shards, backbones, tmp_path)
+
+
 def test_shuffled_pairs_have_no_fixed_point_among_the_trained_ones(shards):
     from vikdf.samples import Shards
 

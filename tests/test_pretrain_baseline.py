@@ -16,10 +16,11 @@ import test_imgvae
 import test_zrigf
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from test_bart import write_bart
 from test_pretrain import TRAINING, shards, untracked  # noqa: F401 - fixtures
 
-from vikdf import files, order, params, pretrain_baseline, systems
+from vikdf import files, loop, order, params, pretrain_baseline, systems
 from vikdf.baselines.parts.retriever import RetrieverLesson
 from vikdf.pretrain_baseline import Pairs
 from vikdf.samples import Shards
@@ -147,6 +148,27 @@ def test_stopped_by_a_signal_it_says_so_and_goes_on_to_the_same_bytes(learn, fet
     assert files.sha256(learn("maria", "parts")) == files.sha256(whole)
 
 
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_in_half_precision_what_is_frozen_takes_half_the_memory_and_what_is_trained_stays_whole(
+    learn, monkeypatch, kind
+):
+    trained, train = [], loop.train
+    whole = scores(learn(kind, "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceleratorState, "_shared_state", {})  # of a process: in one precision for good
+        patch.setattr(
+            loop, "train", lambda lesson, *about, **how: trained.append(lesson) or train(lesson, *about, **how)
+        )
+        half = scores(learn(kind, "half", precision="bfloat16"))
+    kept = {(value.requires_grad, value.dtype) for value in trained[0].parameters()}
+    assert kept == {(True, torch.float32), (False, torch.bfloat16)}
+    assert half["validation"] == pytest.approx(whole["validation"], rel=0.05) and half != whole
+
+
+def scores(product: Path) -> dict[str, float]:
+    return files.read_json(product / "metrics.json")
+
+
 def test_loader_processes_do_not_change_a_byte(learn):
     assert files.sha256(learn("imgvae", "two", workers=2)) == files.sha256(learn("imgvae", "none"))
 
@@ -210,6 +232,13 @@ def test_pairs_that_are_held_back_are_judged_and_never_trained_on(shards, fetche
     learn("maria", "a", micro_batch=12)  # three batches an epoch: each pair twice
     assert len(seen) == HELD_BACK and len(trained) == ROWS - HELD_BACK and not seen & trained
     assert seen | trained == {f"test-{i:09d}" for i in range(ROWS)}
+
+
+def test_too_few_pairs_to_hold_one_back_are_refused_before_the_first_step(learn, fetched, monkeypatch):
+    monkeypatch.setattr(Shards, "__len__", lambda self: 9)
+    with pytest.raises(ValueError, match="the shards hold 9 image-text pairs, but at least 10 are needed"):
+        learn("maria", "a")
+    assert not fetched
 
 
 def test_a_batch_holds_each_picture_with_a_caption_of_its_own_drawn_anew_each_epoch(shards, frozen):  # noqa: F811

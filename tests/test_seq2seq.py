@@ -1,19 +1,14 @@
 """Seq2Seq: it learns, reads with attention, scores what it would say, and has the paper's number of parameters."""
 
-from pathlib import Path
-
 import learns
 import pytest
 import torch
-import yaml
 
-from vikdf import params
 from vikdf.baselines import seq2seq
 from vikdf.model.words import Words
 from vikdf.systems import Places
 
 ENTRY = {"kind": "seq2seq", "tokenizer": "llm", "width": 48, "layers": 2, "dropout": 0.1, "context_tokens": 32}
-PRESETS = Path(__file__).resolve().parent.parent / "presets"
 CONTEXTS, RESPONSES = learns.TEN["contexts"], learns.TEN["responses"]
 
 
@@ -50,13 +45,7 @@ def test_the_seed_decides_the_first_weights_and_leaves_other_random_numbers_alon
 
 
 def test_a_dialogue_is_scored_alike_alone_and_in_any_company(make):
-    system = make().eval()
-    contexts = [["hello"], *CONTEXTS, ["what is it ? " * 9]]
-    responses = ["yes", *RESPONSES, "it is red and blue and green"]
-    together, counts = system.score(contexts, responses, batch=12)
-    alone = [system.score([turns], [said]) for turns, said in zip(contexts, responses, strict=True)]
-    assert together == pytest.approx([nll[0] for nll, _ in alone], abs=1e-4)
-    assert counts == [tokens[0] for _, tokens in alone]
+    learns.scores_alike_in_any_company(make)
 
 
 def test_what_it_scores_is_what_it_says_token_by_token(make):
@@ -121,28 +110,28 @@ def test_a_dialogue_without_a_turn_is_an_error(make):
 
 
 def test_a_harmed_folder_is_one_sentence(make, tmp_path):
-    from vikdf import files
+    cases = [({"width": 50}, "does not fit config.json"), ({"width": "wide"}, "expected a value of type int")]
+    cases += [({"width": 10**6}, "does not fit config.json"), ({"layers": 10**4}, "holds .* tensors")]
+    learns.is_refused_where_harmed(make, lambda folder: seq2seq.answerer(ENTRY, folder, None), tmp_path, cases)
+
+
+def test_weights_saved_in_half_precision_come_back_whole(make, tmp_path):
+    from safetensors.torch import load_file, save_file
 
     make().save(tmp_path)
-    config = files.read_json(tmp_path / "config.json")
-    cases = [({"width": 50}, "does not fit config.json"), ({"width": "wide"}, "expected a value of type int")]
-    for changed, match in cases:
-        files.write_json(tmp_path / "config.json", config | {"settings": config["settings"] | changed})
-        with pytest.raises(ValueError, match=match):
-            seq2seq.answerer(ENTRY, tmp_path, None)
+    path = tmp_path / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    assert {value.dtype for value in seq2seq.answerer(ENTRY, tmp_path, None).parameters()} == {torch.float32}
 
 
 def test_at_paper_size_it_has_the_papers_24_million_parameters():
-    told = yaml.safe_load((PRESETS / "paper.yaml").read_text())
-    entry = told["baselines"]["seq2seq"]
-    vocabulary = told["backbones"]["models"][entry["tokenizer"]]["architecture"]["vocab_size"]
+    entry, architecture = learns.of_the_paper("seq2seq", "tokenizer")
     words = Words.__new__(Words)
-    words.size = vocabulary
+    words.size = architecture["vocab_size"]
     with torch.device("meta"):
         system = seq2seq.Seq2Seq(words, **{name: entry[name] for name in seq2seq.NUMBERS})
     assert round(sum(value.numel() for value in system.parameters()) / 1e6) == 24
 
 
 def test_its_entries_are_known_to_the_schema():
-    for preset in PRESETS.glob("*.yaml"):
-        assert params.load(preset)["baselines"]["seq2seq"]["kind"] == "seq2seq"
+    learns.stands_in_every_preset("seq2seq")

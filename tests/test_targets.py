@@ -48,8 +48,8 @@ def listed(tmp_path) -> Path:
     paths = ["results/table1.csv", "results/figure5.svg"]
     for path in paths:
         (tmp_path / path).write_text(path)
-    command = re.search(r'"(sha256sum [^"]+)"', RULES)[1].replace("{input}", " ".join(paths))
-    line = command.replace("{output}", "results/all").replace("{log}", "log")
+    command = re.search(r'"(sha256sum [^"]+)"', RULES)[1].replace("{input:q}", " ".join(paths))
+    line = command.replace("{output:q}", "results/all").replace("{log:q}", "log")
     subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True)
     return tmp_path
 

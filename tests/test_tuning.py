@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from vikdf import files
+from vikdf.means import read_csv
 from vikdf.tuning import tuning
 
 
@@ -41,3 +42,10 @@ def test_a_system_that_is_not_given_its_best_rate_is_named(listed, used):
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="vikdf-zero-s1 is no try: expected a folder named"):
         tuning(tried=[tmp_path / "vikdf-zero-s1"], rates={}, output=tmp_path / "tuning.csv")
+
+
+def test_the_table_is_read_back_as_it_was_written(listed, tmp_path):
+    rows, _ = listed({("vikdf", 3e-05): 2.0, ("vikdf", 0.001): 1.5}, {"vikdf": 3e-05})
+    read = read_csv(tmp_path / "tuning.csv")
+    assert [(row["lowest"], row["used"]) for row in read] == [("no", "yes"), ("yes", "no")]
+    assert [row["learning_rate"] for row in read] == [3e-05, 0.001] and len(rows) == 2

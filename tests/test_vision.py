@@ -131,6 +131,16 @@ def test_the_boxes_of_a_picture_are_its_own_in_shares_of_its_sides(given):
         assert target["boxes"][1].tolist() == [0.5, 0.5, 1, 1]
 
 
+def test_pictures_without_a_box_are_learned_as_showing_nothing(given, tmp_path):
+    few = some(given, tmp_path, 12)
+    boxes = schemas.read(few["boxes"], schemas.BOXES)
+    schemas.write(boxes.slice(0, 2), few["boxes"], schemas.BOXES)  # of the first picture, which may be held back
+    _, targets, _ = detector.prepare(**few, processor=detector.make_processor(48))
+    assert [len(target["class_labels"]) for target in targets] == [2] + [0] * 11
+    scores = detector.train(**few, output=tmp_path / "queries", steps=2, batch=4, **FIND)  # batches without any box
+    assert np.isfinite(scores["loss"])
+
+
 def test_a_detector_that_finds_too_little_is_refused(given, tmp_path):
     with pytest.raises(ValueError, match=r"names 0\.\d+ of the held-back objects, expected 0.9.*must_find"):
         detector.train(**given, output=tmp_path, steps=1, batch=2, **FIND | {"must_find": 0.9})

@@ -234,6 +234,19 @@ def test_table_1_does_not_ask_for_the_ablations(tmp_path):
     assert variants == {"vikdf", "initial", "shuffled", "clip_shuffled"}
 
 
+def test_a_contrast_with_a_system_that_is_left_out_is_named_where_evidence_is_asked_for_and_only_there(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    place = copied(tmp_path / "tree", "tiny")
+    replace("b: llm_lora,", "b: chatgpt,")(place / "params.yaml")
+    assert planned(place, "results/table1.csv")
+    done = snakemake(place, "--dry-run", "results/evidence.csv")
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "`evidence.contrasts.visual_knowledge` of params.yaml compares chatgpt, which is left out" in done.stdout
+    assert "OPENAI_API_KEY): set that, or take the contrast out" in done.stdout
+
+
 @pytest.mark.long
 def test_the_ablations_run_through_to_table_3_and_figure_7(run):
     done = snakemake(run, "results/table3.csv", "results/figure7.svg")

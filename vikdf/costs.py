@@ -1,8 +1,8 @@
 """What each run cost: cost.csv, from the journals that every tracked job leaves in `state`.
 
 In: <state>/<stage>/<key>/journal.jsonl of backbones, pretrain, finetune, generate, evaluate, tables, evidence, table3,
-table4 and figures 5 to 7. Out: cost.csv, a row a run: stage, run, seconds, stretches, steps, rows_per_second, flops,
-peak_memory_mb, gpu_memory_mb, device, status.
+table4 and figures 5 to 7; asked.json beside those of finetune. Out: cost.csv, a row a run: stage, run, seconds, stretches,
+steps, rows_per_second, flops, peak_memory_mb, gpu_memory_mb, device, status.
 Run: python -m vikdf.costs --state-root state --output results/cost.csv (the rule `cost`)
 
 Seconds are wall time in which a job was at work: a run that was stopped and went on counts its stretches, not the pause
@@ -10,7 +10,8 @@ between them. Rows a second are those of its steps (of generate: its answers) ov
 again slow it.
 FLOPs are those of all its steps (forward and backward) or answers, measured on a few of them and scaled up (vikdf.flops says
 what is counted); empty where nothing was measured, as of what a server elsewhere answers.
-Memory is the last stretch's. Of runs with one name, such as those of other params, the newest counts.
+Memory is the last stretch's. Of runs with one name, such as those of other params, the one that was asked for last counts.
+Tries of `tuning.csv` are not in the table, but for one that a row was made of later: it stands there as the row.
 Stages without a journal (sources, filter, caption, shards, dialogues) are not in the table.
 The one table that two equal runs write differently: it tells of the machine.
 """
@@ -18,8 +19,9 @@ The one table that two equal runs write differently: it tells of the machine.
 import sys
 from pathlib import Path
 
-from vikdf import flags, flops, tracking
+from vikdf import files, flags, flops, tracking
 from vikdf.means import write_csv
+from vikdf.tuning import TRY
 
 COLUMNS = [
     "stage",
@@ -42,7 +44,7 @@ def costs(*, state_root: Path, output: Path) -> None:
     state_root: the folder `state`, below which the journals lie
     output: cost.csv
     """
-    found, older = newest([row for path in _journals(state_root) if (row := cost(tracking.read(path.parent)))])
+    found, older = newest([row for path in _journals(state_root) if (row := row_of(path.parent))])
     write_csv(output, COLUMNS, found)
     if older:
         print(f"{len(older)} older runs of the same names are not in {output}: {', '.join(older)}", file=sys.stderr)
@@ -52,10 +54,19 @@ def _journals(root: Path) -> list[Path]:
     return sorted(Path(root).rglob(tracking.JOURNAL))
 
 
+def row_of(folder: Path) -> dict | None:
+    """The row of one piece of work, by the name that it was asked for; None of what was only a try of `tuning.csv`."""
+    row, path = cost(tracking.read(folder)), folder / tracking.ASKED
+    asked = files.read_json(path) if path.exists() else {}
+    names = {row["run"]: row["began"]} | asked if row else {}
+    own = [name for name in names if not TRY.fullmatch(name.removeprefix("finetune-"))]
+    return row | {"run": own[-1], "asked": names[own[-1]]} if own else None
+
+
 def newest(rows: list[dict]) -> tuple[list[dict], list[str]]:
-    """The newest run of each name, in the order in which stages and runs began; and the names of the others."""
+    """The run of each name that was asked for last, in the order in which stages and runs began; and the names of the others."""
     kept: dict[tuple, dict] = {}
-    for row in sorted(rows, key=lambda row: row["began"]):
+    for row in sorted(rows, key=lambda row: row["asked"]):
         kept[row["stage"], row["run"]] = row
     ordered = sorted(kept.values(), key=lambda row: row["began"])
     stages = list(dict.fromkeys(row["stage"] for row in ordered))

@@ -119,7 +119,8 @@ def read_split(
 ) -> tuple[pa.Table, Split]:
     """A split's rows with their seeded positions, and what was counted; `others`: what stands in splits read before."""
     one = Split(task, split, seed, others or {}, drop_repeats, album)
-    found = talks.rows(Path(entry[split]), entry, steps=steps or [], longest=longest, changed=one.changed)
+    asked = entry if album else entry | {"pictures": None}  # a split that sees no picture need not name any
+    found = talks.rows(Path(entry[split]), asked, steps=steps or [], longest=longest, changed=one.changed)
     for _, talk in tqdm(found, desc=f"{task} {split}", unit=" dialogue", mininterval=1, file=sys.stderr):
         one.add(talk)
     if not one.turns:

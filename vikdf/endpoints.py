@@ -33,6 +33,17 @@ def usable(baselines: dict, environment: Mapping[str, str] = os.environ) -> tupl
     return {name: entry for name, entry in made.items() if name not in left_out}, left_out
 
 
+def check_contrasts(contrasts: dict, left_out: dict[str, str]) -> None:
+    """Raises a ValueError for a contrast of `evidence` with a system that is left out: its other side alone says nothing."""
+    for name, pair in contrasts.items():
+        for side in ("a", "b"):
+            if why := left_out.get(pair[side]):
+                raise ValueError(
+                    f"`evidence.contrasts.{name}` of params.yaml compares {pair[side]}, which is left out ({why}): set that, or "
+                    "take the contrast out"
+                )
+
+
 def lacking(entry: dict, environment: Mapping[str, str] = os.environ) -> str:
     """What an endpoint's settled entry still needs; nothing where it can be asked."""
     if entry.get("kind") != KIND:

@@ -169,16 +169,18 @@ def finetune(
     params = {"system": system, "fraction": fraction, "seed": seed, "entry": entry, "lora": lora, "training": training}
     inputs = {"dialogues": path} | systems.frozen_inputs(entry, places)
     inputs |= ({"start": begun} if begun else {}) | ({"pictures": pictures} if pictures else {})
+    name = f"finetune-{output.name}"  # a try of `tuning.csv` has its own, and may be the same work as a row
     with state.claim(state_root, "finetune", ["finetune", *systems.modules(entry)], params, inputs) as work:
         if not work.finished:
             from vikdf import loop
 
             tags = {"system": system, "fraction": fraction, "seed": seed}
-            with work.tracked(f"finetune-{system}-{fraction}-s{seed}", params, tags) as journal:
+            with work.tracked(name, params, tags) as journal:
                 responder, tuned = begin(entry, begun, places, lora, fraction, seed)
                 run = {"stage": "finetune", "name": f"{system} {fraction}", "seed": seed, "settings": params}
                 numbers = loop.Numbers(seed=seed, **training)
                 train(work, responder, tuned, path, fraction, numbers, run, journal)
+        work.asked_as(name)
         work.export(output)
 
 

@@ -31,7 +31,7 @@ COLUMNS += [*MORE, *(f"{name}_sd" for name in MORE)]  # new ones at the end: who
 TEXTS = set(  # of all tables: a system may be called 007
     "task system data images metric method stage run device status contrast question favours excludes_zero attribute nouns "
     "other other_data a b a_data b_data block better significant id key context "
-    "reference hypothesis words caption llm backbone".split()
+    "reference hypothesis words caption llm backbone lowest used".split()
 )
 MEASURES = {  # of the probe
     "stated": "states a value", "accuracy": "right among these", "accuracy_all": "right of all", "cloze_accuracy": "cloze right",

@@ -58,6 +58,11 @@ def derangement(rows: int, seed: int) -> np.ndarray:
 
 def split(rows: int, held_back: int, seed: int) -> tuple[list[int], list[int]]:
     """Rows to train on and rows held back for the scores: at most a tenth of all."""
+    if rows < 10:
+        raise ValueError(
+            f"the shards hold {rows} image-text pairs, but at least 10 are needed, as a tenth is held back for the scores: "
+            "name more under `sources.corpora` in params.yaml, or let `filter` drop less, and repeat the command of the run"
+        )
     places = order(rows, seed, 0).tolist()
     held = min(held_back, rows // 10)
     return sorted(places[held:]), sorted(places[:held])

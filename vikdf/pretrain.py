@@ -132,13 +132,13 @@ def train(work, shards: Path, folders: dict[str, Path], seed: int, settings: dic
     from vikdf.samples import Shards
 
     numbers = loop.Numbers(seed=seed, **settings["training"])
+    data = Shards(shards)
+    rows, held = order.split(len(data), settings["held_back"], seed)
     model = VIKDFForPretraining.build(**folders, seed=seed, **settings["model"])
     if state.main_process():
         print(model.source.iqformer.origin(), flush=True)
     place.put(model, numbers.precision, shard_llm=numbers.shard_llm)
     device = place.process().device
-    data = Shards(shards)
-    rows, held = order.split(len(data), settings["held_back"], seed)
     made, kept = {"clip": model.source.clip, "llm": model.llm, "seed": seed}, None
     if settings["cache_features"] and numbers.steps:
         kept = features.of(work.folder.parents[1], data, model.source.clip, device, numbers.workers)

@@ -50,10 +50,10 @@ def train(work, lesson, shards: Path, held_back: int, numbers, journal) -> None:
     from vikdf import loop, place
     from vikdf.samples import Shards
 
-    device = place.process().device
-    lesson.to(device)
     data = Shards(shards)
     rows, held = order.split(len(data), held_back, numbers.seed)
+    device = place.process().device
+    place.put(lesson, numbers.precision)
     pairs, apart = (Pairs(lesson, data, some, numbers.seed) for some in (rows, held))
 
     def judge() -> dict[str, float]:
@@ -65,7 +65,8 @@ def train(work, lesson, shards: Path, held_back: int, numbers, journal) -> None:
     if state.main_process():
         tuned = {name: value.numel() for name, value in lesson.named_parameters() if value.requires_grad}
         with work.finish() as product:
-            lesson.write(product, data)
+            with place.autocast(numbers.precision):
+                lesson.write(product, data)
             files.write_json(product / "tuned.json", tuned)
             lines = [json.dumps(point, sort_keys=True) + "\n" for point in at.curves]
             (product / "curves.jsonl").write_text("".join(lines))

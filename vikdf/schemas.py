@@ -171,7 +171,8 @@ def write(table: pa.Table | list[dict], path: Path, schema: pa.Schema) -> None:
 @contextlib.contextmanager
 def writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table | list[dict]], None]]:
     """Gives a function that adds rows, for tables larger than memory; the file appears when the block ends well."""
-    with files.whole(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd", store_schema=False) as stream:
+    kept = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}  # which every read compares
+    with files.whole(path) as aside, pq.ParquetWriter(aside, schema, **kept) as stream:
 
         def add(table: pa.Table | list[dict]) -> None:
             if isinstance(table, list):
@@ -188,7 +189,7 @@ def read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.
     try:
         found = pq.read_schema(path).names
         if set(wanted) <= set(found):
-            table = pq.read_table(path, columns=columns)
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True)
     except UNREADABLE as error:
         raise ValueError(_damaged(path, error)) from None
     _assert_columns(path, found, wanted)
@@ -202,15 +203,20 @@ def batches(path: Path, schema: pa.Schema, rows: int = 1000, start: int = 0) -> 
     """
     _assert_there(path)
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as stream:  # else it keeps all that was read until it is closed
+        # With pre_buffer it keeps all that was read until it is closed.
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as stream:
             _assert_columns(path, stream.schema_arrow.names, schema.names)
             groups = list(range(stream.num_row_groups))
             while groups and start >= stream.metadata.row_group(groups[0]).num_rows:
                 start -= stream.metadata.row_group(groups.pop(0)).num_rows
+            left = sum(stream.metadata.row_group(number).num_rows for number in groups)
             for batch in stream.iter_batches(batch_size=rows, row_groups=groups, columns=schema.names):
+                left -= batch.num_rows
                 if start < batch.num_rows:
                     yield pa.Table.from_batches([batch.slice(start)]).select(schema.names).cast(schema)
                 start = max(start - batch.num_rows, 0)
+            if left:  # pyarrow ends without a word where a page's header no longer says how long it is
+                raise pa.ArrowInvalid(f"{left} rows cannot be read")
     except UNREADABLE as error:
         raise ValueError(_damaged(path, error)) from None
 

@@ -6,6 +6,8 @@ with Signals() as signals:
         if signals.name:  # "SIGTERM" or "SIGINT"
             raise InterruptedError(f"stopped by {signals.name} ...")
 
+What has no `signals` at hand, as a thread that waits to ask, looks at `Signals.name`: a signal is its whole process's.
+
 A loader's workers get `worker_init_fn=unheard`: Ctrl-C and torchrun signal them too, and a worker that dies in the middle of
 a step would take the step with it. The process that trains decides when they end.
 """
@@ -16,17 +18,20 @@ import signal
 class Signals:
     """SIGTERM and Ctrl-C wait for the end of the step; a second one does not wait."""
 
+    name = ""  # of the first one that came
+
     def __enter__(self) -> "Signals":
-        self.name, self.before = "", {}
+        self.before = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             self.before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame) -> None:
-        self.name = signal.Signals(number).name
+        Signals.name = signal.Signals(number).name
         signal.signal(number, self.before[number])
 
     def __exit__(self, *_) -> None:
+        Signals.name = ""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

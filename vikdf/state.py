@@ -14,6 +14,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,12 @@ class Work:
             yield run
             for path in sorted(self.product.glob("*.json*")):
                 run.artifact(path)
+
+    def asked_as(self, run: str) -> None:
+        """Keeps by which names of a run the work was asked for, and when last: vikdf/costs.py lists it by a row's."""
+        path = self.folder / tracking.ASKED
+        if main_process():
+            files.write_json(path, (files.read_json(path) if path.exists() else {}) | {run: int(time.time() * 1000)})
 
     def export(self, output: Path, name: str = "") -> None:
         """Copies the product (or one file of it) to the stage's output."""

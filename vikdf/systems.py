@@ -14,7 +14,8 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-BACKBONES = ("llm", "clip", "bert", "bart", "vit", "detector", "tokenizer")  # keys of an entry that name backbones
+# keys of an entry that name backbones
+BACKBONES = ("llm", "clip", "bert", "generator", "bart", "vit", "detector", "tokenizer")
 
 
 @dataclass(frozen=True)

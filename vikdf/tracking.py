@@ -33,6 +33,7 @@ EXPERIMENT = "vikdf"
 JOURNAL = "journal.jsonl"
 SENT = "mlflow.json"  # the run's id, its store, and the last step that was sent of each metric
 PARAMS = Path("params.yaml")  # every run keeps the file that decided it
+ASKED = "asked.json"  # by which names finished work was asked for, and when last (vikdf/state.py)
 INTERVAL = 60  # seconds between two sendings while a job runs: a person watches, the job does not wait
 DENSE = 64  # this many first points of a curve are sent, then ever sparser ones: 100,000 points become 400
 LONGEST = 5900  # MLflow takes values of at most 6,000 characters

@@ -15,6 +15,7 @@ from pathlib import Path
 from vikdf import files, flags
 from vikdf.means import write_csv
 
+TRY = re.compile(r"(\w+)-lr([0-9.e-]+)-s\d+")
 COLUMNS = ["system", "learning_rate", "steps", "best_step", "validation_nll", "lowest", "used"]
 
 
@@ -44,7 +45,7 @@ def tuning(*, tried: list[Path], rates: dict, output: Path) -> None:
 
 def row_of(folder: Path) -> dict:
     """A try from its folder's name and metrics."""
-    named = re.fullmatch(r"(\w+)-lr([0-9.e-]+)-s\d+", folder.name)
+    named = TRY.fullmatch(folder.name)
     if not named:
         raise ValueError(f"{folder} is no try: expected a folder named <system>-lr<learning rate>-s<seed>")
     found = files.read_json(folder / "metrics.json")

@@ -56,7 +56,7 @@ rule figure5:
     params:
         flags=flags("tables", "systems", "controls", "figure5"),
     shell:
-        "python -m vikdf.case --answers {input.answers} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.case --answers {input.answers:q} --output results --state-root state {params.flags} 2>&1 | keep {log:q}"
 
 
 rule figure6:
@@ -78,8 +78,8 @@ rule figure6:
     params:
         flags=flags("tables", "figure6", precision=config["generate"]["precision"]),
     shell:
-        "python -m vikdf.textualized --pretrained {input.pretrained} --tuned {input.tuned} --dialogues {input.dialogues}"
-        " --shards data/shards --backbones data/backbones --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.textualized --pretrained {input.pretrained:q} --tuned {input.tuned:q} --dialogues {input.dialogues:q}"
+        " --shards data/shards --backbones data/backbones --output results --state-root state {params.flags} 2>&1 | keep {log:q}"
 
 
 rule everything:
@@ -93,4 +93,4 @@ rule everything:
     log:
         "logs/tables/everything.log",
     shell:
-        "sha256sum {input} > {output} 2> {log}"
+        "sha256sum {input:q} > {output:q} 2> {log:q}"

@@ -27,11 +27,16 @@ from vikdf import params as _params
 from vikdf.code import code
 from vikdf.files import sha256
 
-shell.prefix("set -euo pipefail; ")
+# What a job says goes to the screen and to its log. Ctrl-C, and whoever stops a whole group, signal `tee` too: it must not die
+# before the job has said its last words.
+shell.prefix("set -euo pipefail; keep() {{ trap '' INT TERM; tee \"$1\"; }}; ")
 
 
 try:
-    _params.load(Path("params.yaml"))
+    if config:
+        raise ValueError(f"--config {', '.join(config)}: settings stand in params.yaml alone, where they are checked")
+    # Not `configfile:`, which may run code that a file from elsewhere holds, and reads it before it is checked.
+    config.update(_params.load(Path("params.yaml")))
     _params.check_files(config)
     config["baselines"], LEFT_OUT = _endpoints.usable(config["baselines"])
 except ValueError as error:
@@ -67,6 +72,10 @@ def core_runs(seed):
 
 
 def evidence_runs(seed):
+    try:
+        _endpoints.check_contrasts(config["evidence"]["contrasts"], LEFT_OUT)
+    except ValueError as error:
+        sys.exit(f"\n{error}\nNothing was run.")
     named = {pair[side] for pair in config["evidence"]["contrasts"].values() for side in ("a", "b")}
     return [run for run in runs(seed) if run.split("-")[0] in named and "-zero-" in run]
 

@@ -11,7 +11,7 @@ rule cost:
     log:
         "logs/tables/cost.log",
     shell:
-        "python -m vikdf.costs --state-root state --output {output} 2>&1 | tee {log}"
+        "python -m vikdf.costs --state-root state --output {output:q} 2>&1 | keep {log:q}"
 
 
 rule figures:
@@ -41,9 +41,9 @@ rule figures:
         pretrain=lambda _, input: [f"{folder}/curves.jsonl" for folder in input.pretrain],
         finetune=lambda _, input: [f"{folder}/curves.jsonl" for folder in input.finetune],
     shell:
-        "python -m vikdf.figures --pretrain {params.pretrain} --finetune {params.finetune} --funnel {input.funnel}"
-        " --table {input.table} --probe {input.probe} --intervals {input.intervals} --significances {input.significances}"
-        " --cost {input.cost} --output results/figures {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.figures --pretrain {params.pretrain:q} --finetune {params.finetune:q} --funnel {input.funnel:q}"
+        " --table {input.table:q} --probe {input.probe:q} --intervals {input.intervals:q} --significances {input.significances:q}"
+        " --cost {input.cost:q} --output results/figures {params.flags} 2>&1 | keep {log:q}"
 
 
 rule report:
@@ -70,7 +70,7 @@ rule report:
         extra=list(EXTRA),
         seen=EXTRA,
     shell:
-        "python -m vikdf.report --table1 {input.table1} --below {input.below} --probed {input.probed}"
-        " --significance {input.significance} --intervals {input.intervals} --pairs {input.pairs} --costs {input.costs}"
-        " --answers {input.answers} --figures {input.figures} --reported {input.reported} --extra {params.extra}"
-        " --output {output} --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.report --table1 {input.table1:q} --below {input.below:q} --probed {input.probed:q}"
+        " --significance {input.significance:q} --intervals {input.intervals:q} --pairs {input.pairs:q} --costs {input.costs:q}"
+        " --answers {input.answers:q} --figures {input.figures:q} --reported {input.reported:q} --extra {params.extra:q}"
+        " --output {output:q} --state-root state {params.flags} 2>&1 | keep {log:q}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vikdf import files, flags, flops, state
-from vikdf.backbones import bart, bert, captioner, clip, detector, language, openclip, shapes, vectors, vit
+from vikdf.backbones import bart, bert, captioner, clip, detector, language, openclip, shapes, unilm, vectors, vit
 
 TABLES = ("*.npy", "*.txt", "*.txt.gz", "*.bin")
 FOUND = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # weights as safetensors only, and no code
@@ -65,6 +65,7 @@ FORMS: dict[str, tuple[Callable, str]] = {  # form -> function, and the module w
     "captioner": (captioner.train, "backbones.captioner"),
     "bert": (bert.train, "backbones.bert"),
     "bart": (bart.train, "backbones.bart"),
+    "unilm": (unilm.train, "backbones.unilm"),
     "vit": (vit.train, "backbones.vit"),
     "detector": (detector.train, "backbones.detector"),
     "language": (language.train, "backbones.language"),
@@ -83,7 +84,7 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
     """Makes one backbone, or copies it out of state/ when the same one was made before.
 
     name: its name under backbones.models
-    entry: its entry: {form: clip|captioner|bert|bart|vit|detector|language|vectors|word_vectors|path|hub|open_clip, ...}
+    entry: its entry: {form: clip|captioner|bert|bart|unilm|vit|detector|language|vectors|word_vectors|path|hub|open_clip, ...}
     seed: seed of what is trained here
     output: the folder to make
     state_root: where finished work is kept

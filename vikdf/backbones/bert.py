@@ -13,6 +13,7 @@ SPECIALS = {
     "mask_token": "[MASK]",
     "eos_token": "[SEP]",
 }
+POSITIONS = 128  # of the longest text
 
 
 def config(width: int, layers: int, vocabulary: int) -> dict:
@@ -23,7 +24,7 @@ def config(width: int, layers: int, vocabulary: int) -> dict:
         "num_hidden_layers": layers,
         "num_attention_heads": width // 32,
         "intermediate_size": 4 * width,
-        "max_position_embeddings": 128,
+        "max_position_embeddings": POSITIONS,
     }
 
 

@@ -116,7 +116,8 @@ def prepare(pairs: Path, boxes: Path, processor) -> tuple:
         at = torch.tensor([[row[side] for side in ("left", "top", "right", "bottom")] for row in rows]).reshape(-1, 4)
         at = at / torch.tensor([picture.width, picture.height] * 2)
         spans = torch.cat([(at[:, :2] + at[:, 2:]) / 2, at[:, 2:] - at[:, :2]], dim=1)
-        targets.append({"class_labels": torch.tensor([place[row["label"]] for row in rows]), "boxes": spans})
+        classes = torch.tensor([place[row["label"]] for row in rows], dtype=torch.int64)  # also where there is none
+        targets.append({"class_labels": classes, "boxes": spans})
     return images, targets, labels
 
 

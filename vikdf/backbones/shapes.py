@@ -1,7 +1,7 @@
 """Backbones without their weights, on the meta device: every width and every layer is there, and no memory is taken.
 
-In: an entry of `backbones.models`. Its architecture stands in the trainer's own numbers (forms clip, bert and language; in the
-folder made of them, if it is there), in config.json of the folder that `path` names, in the key `architecture` (config.json's
+In: an entry of `backbones.models`. Its architecture stands in the trainer's own numbers (forms clip, bert, unilm and language; in
+the folder made of them, if it is there), in config.json of the folder that `path` names, in the key `architecture` (config.json's
 own keys), or in the folder that the stage `backbones` made of an entry of this form. Out: outlines to build the model from.
     llm = shapes.llm("llm", {"form": "hub", "architecture": {"model_type": "llama", "hidden_size": 4096}}, Path("data/backbones"))
 """
@@ -19,7 +19,7 @@ from vikdf.backbones import clip as clip_trainer
 from vikdf.backbones import family as families
 from vikdf.backbones import language
 
-TRAINED = {"clip": "clip", "bert": "bert", "llm": "language"}  # part -> the form that trains it here
+TRAINED = {"clip": "clip", "bert": "bert", "unilm": "unilm", "llm": "language"}  # part -> the form that trains it here
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 CLIP = ("text_config", "vision_config", "projection_dim")
 OPEN_CLIP, TRANSFORMERS = "open_clip_config.json", "config.json"
@@ -121,7 +121,7 @@ def trained(part: str, entry: dict) -> dict:
     if part == "clip":
         take |= {key: entry[key] for key in ("pixels", "patch", "text_layers")}
         return {"model_cfg": clip_trainer.config(vocabulary=entry["vocabulary"] + len(clip_trainer.SPECIALS), **take)}
-    if part == "bert":
+    if part in ("bert", "unilm"):
         return {"model_type": "bert", **bert_trainer.config(vocabulary=entry["vocabulary"], **take)}
     family = entry.get("family", "llama")
     kind = families.named(family)

@@ -110,11 +110,11 @@ def configuration(settings: dict):
 
 
 def answerer(entry: dict, tuned: Path, places) -> BART:
-    """From its folder alone; made without memory first, since config.json may say any size."""
+    """From its folder alone."""
     from transformers import BartForConditionalGeneration
 
     settings, tensors = product.read(tuned, "bart", {})
-    with checkpoint.described(tuned), torch.device("meta"):
+    with product.outlined(tuned, settings, tensors):
         made = BART(BartForConditionalGeneration(configuration(settings)), Words.load(tuned))
     product.load(made, tensors, (), tuned, assign=True)
     made.model.tie_weights()

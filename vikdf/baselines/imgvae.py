@@ -138,6 +138,9 @@ class Scenery(ImgVAE, Lesson):
         super().__init__(words, scenes, picture=clip.width, **settings)
         self.clip = clip
 
+    def frozen(self) -> list[nn.Module]:
+        return [self.clip]
+
     def prepare(self, picture) -> Tensor:
         return self.clip.preprocess(picture)
 
@@ -234,10 +237,10 @@ def learner(entry: dict, start: Path | None, places, lora: dict, seed: int) -> I
 def answerer(entry: dict, tuned: Path, places) -> ImgVAE:
     clip = places.backbones / entry["clip"]
     settings, tensors = product.read(tuned, KIND, {"clip": clip})
-    with checkpoint.described(tuned):
+    with product.outlined(tuned, settings, tensors):
         settings = checkpoint.arguments(ImgVAE, settings, "settings")
         made = ImgVAE(Words.load(tuned), Scenes(places.pictures, clip), **settings)
-    product.load(made, tensors, (), tuned)
+    product.load(made, tensors, (), tuned, assign=True)
     return made
 
 

@@ -1,7 +1,8 @@
 """Maria (Liang et al., 2021): a picture is retrieved for a dialogue; its concepts' names and features are read beside the context.
 
 In: what the system learned from image-text pairs (vikdf/baselines/parts/retriever.py: retriever, index, concepts of each
-picture), a BERT to begin with, dialogues to tune on. Out: answers, and how likely a given answer is.
+picture), a BERT for the generator to begin with (the original's is a UniLM), dialogues to tune on. Out: answers, and how likely a
+given answer is.
 
 Objective, the sum of two means over a step's hidden tokens, 80/10/10 as BERT's:
     masked   cross-entropy of hidden response tokens (70 %, the end among them; the response reads from left to right)
@@ -31,6 +32,7 @@ from vikdf.baselines.parts.told import row_sizes, spoken, told
 from vikdf.baselines.parts.visual_bert import Generator, Memory, with_tags
 from vikdf.model.answering import Answering, turns_of
 from vikdf.model.search import search
+from vikdf.model.unified import before, twice
 from vikdf.model.words import Words
 
 IMAGES = "retrieved"
@@ -40,8 +42,6 @@ FROZEN = ("retriever.",)
 
 
 class Maria(Answering):
-    images = IMAGES
-
     def __init__(
         self,
         generator: Generator,
@@ -60,7 +60,7 @@ class Maria(Answering):
         """
         concepts: of each picture of the retriever's index
         tags: the token of each of the concepts' names
-        folders: the frozen parts, by name
+        folders: what it is built from, by name
         context_tokens: of a longer context what was said last is read
         response_tokens: a longer response is learned up to there; all of it is scored
         """
@@ -110,19 +110,13 @@ class Maria(Answering):
         return self.tags[self.concepts.classes[places]].tolist()
 
     def nll(self, contexts: list[list[str]], responses: list[str]) -> tuple[Tensor, Tensor]:
-        """Each token behind a [MASK] that sees the response before it: row t of the second half sees row t and all
-        before it of the first half, and itself."""
+        """Each token behind a [MASK] that sees the response before it (vikdf.model.unified)."""
         memory = self.seen(contexts)
         targets, real = self.words.pad(spoken(self.words, responses), self.device)  # [B, T]
         given = torch.cat([torch.full_like(targets[:, :1], self.words.start), targets[:, :-1]], dim=1)
         ids = torch.cat([given, torch.full_like(targets, self.words.mask)], dim=1)  # [B, 2 T]
-        count = targets.shape[1]
-        before = torch.ones(count, count, dtype=torch.bool, device=self.device).tril()
-        itself = torch.eye(count, dtype=torch.bool, device=self.device)
-        sees = torch.cat(
-            [torch.cat([before, torch.zeros_like(before)], 1), torch.cat([before, itself], 1)]
-        )  # [2 T, 2 T]
-        places = torch.arange(count, device=self.device)
+        count, places = targets.shape[1], torch.arange(targets.shape[1], device=self.device)
+        sees = twice(count, self.device)  # [2 T, 2 T]
         states = self.generator.tell(ids, torch.cat([places, places + 1]), sees, memory)[:, count:]
         bias = self.generator.knowledge(memory, self.regions)  # [B, V]
         of = real.nonzero()[:, 0]  # the row of each token
@@ -142,8 +136,7 @@ class Maria(Answering):
         layers = [(kept[f"keys_{number}"], kept[f"values_{number}"]) for number in range(len(kept) // 2)]
         ids = torch.cat([prefix, torch.full_like(prefix[:, :1], self.words.mask)], dim=1)  # [rows, t + 1]
         places = torch.arange(ids.shape[1], device=ids.device)
-        sees = torch.ones(len(places), len(places), dtype=torch.bool, device=ids.device).tril()
-        states = self.generator.tell(ids, places, sees, Memory(layers, real, bias))
+        states = self.generator.tell(ids, places, before(len(places), ids.device), Memory(layers, real, bias))
         return (self.generator.logits(states[:, -1]) + bias).float()
 
     def hidden(self, batch: dict) -> tuple[dict[str, list[list[int]]], dict[str, list[dict]]]:
@@ -179,8 +172,8 @@ class Maria(Answering):
     def told_states(self, said: list[list[int]], memory: Memory) -> Tensor:
         """[B, T, W] of response tokens, each of which sees those before it, behind [CLS], which is cut off."""
         ids, _ = self.words.pad([[self.words.start, *row] for row in said], self.device)
-        sees = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=self.device).tril()
-        return self.generator.tell(ids, torch.arange(ids.shape[1], device=self.device), sees, memory)[:, 1:]
+        places = torch.arange(ids.shape[1], device=self.device)
+        return self.generator.tell(ids, places, before(len(places), self.device), memory)[:, 1:]
 
     def guessed(self, states: Tensor, rows: list[list[int]], hidden: list[dict], bias: Tensor) -> Tensor:
         """Summed cross-entropy of the hidden tokens of rows, whose states [B, .., W] stand at their places."""
@@ -209,21 +202,21 @@ class Maria(Answering):
 
 
 def build(entry: dict, places, settings: dict) -> Maria:
-    """Retriever, concepts and a generator that begins with BERT's weights."""
+    """Retriever, concepts and a generator that begins with the weights of the BERT that the entry names for it."""
     if places.pretrained is None:
         raise ValueError("maria needs what it learned from image-text pairs: give its entry the key `pretrain`")
-    bert = places.backbones / entry["bert"]
+    bert, begun = (places.backbones / entry[key] for key in ("bert", "generator"))
     retriever, concepts = Retriever.load(places.pretrained, bert), Concepts.load(places.pretrained)
     if len(concepts.classes) != len(retriever.index):
         raise ValueError(
             f"{places.pretrained} holds concepts of {len(concepts.classes)} pictures, its index {len(retriever.index)}: "
             "run the stage pretrain of this system again"
         )
-    words, tags = with_tags(bert, concepts.names)
+    words, tags = with_tags(begun, concepts.names)
     if words.mask is None:
-        raise ValueError(f"the tokenizer in {bert} names no mask_token: expected that of a BERT")
-    generator = Generator.begin(bert, words, tags, concepts.features.shape[-1])
-    folders = {"bert": bert, "pretrained": places.pretrained}
+        raise ValueError(f"the tokenizer in {begun} names no mask_token: expected that of a BERT")
+    generator = Generator.begin(begun, words, tags, concepts.features.shape[-1])
+    folders = {"bert": bert, "generator": begun, "pretrained": places.pretrained}
     return Maria(generator, retriever, concepts, words, tags, folders=folders, **settings)
 
 
@@ -233,9 +226,8 @@ def learner(entry: dict, start: Path | None, places, lora: dict, seed: int) -> M
 
 
 def answerer(entry: dict, tuned: Path, places) -> Maria:
-    settings, tensors = product.read(
-        tuned, KIND, {"bert": places.backbones / entry["bert"], "pretrained": places.pretrained}
-    )
+    frozen = {key: places.backbones / entry[key] for key in ("bert", "generator")}
+    settings, tensors = product.read(tuned, KIND, frozen | {"pretrained": places.pretrained})
     made = build(entry, places, settings)
     product.load(made, tensors, FROZEN, tuned)
     return made

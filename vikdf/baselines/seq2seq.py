@@ -97,7 +97,7 @@ def learner(entry: dict, start: None, places, lora: dict, seed: int) -> Seq2Seq:
 def answerer(entry: dict, tuned: Path, places) -> Seq2Seq:
     """From its folder alone: it has no frozen part."""
     settings, tensors = product.read(tuned, "seq2seq", {})
-    with checkpoint.described(tuned):
+    with product.outlined(tuned, settings, tensors):
         made = Seq2Seq(Words.load(tuned), **checkpoint.arguments(Seq2Seq, settings, "settings"))
-    product.load(made, tensors, (), tuned)
+    product.load(made, tensors, (), tuned, assign=True)
     return made

@@ -149,20 +149,20 @@ def read_config(folder: Path) -> dict:
 def _check(config: dict) -> None:
     """Every key of config.json is there with a value of its type, and none beside them."""
     distilled = config["kind"] == KINDS[0]
-    _expect("it", config, KEYS | ({"source": OBJECT, "initialised_from": OBJECT} if distilled else {}))
+    expect("it", config, KEYS | ({"source": OBJECT, "initialised_from": OBJECT} if distilled else {}))
     if config["source"] is not None:
-        _expect("source", config["source"], SOURCE)
+        expect("source", config["source"], SOURCE)
     elif config["tamim"] is not None:
         raise ValueError("tamim is there without a source: expected null")
-    _expect("frozen", config["frozen"], dict.fromkeys(["llm", *(["clip"] if config["source"] else [])], OBJECT))
+    expect("frozen", config["frozen"], dict.fromkeys(["llm", *(["clip"] if config["source"] else [])], OBJECT))
     for part, entry in config["frozen"].items():
-        _expect(f"frozen.{part}", entry, FROZEN)
+        expect(f"frozen.{part}", entry, FROZEN)
         name = entry["folder"]
         if Path(name).name != name or name == "..":
             raise ValueError(f"frozen.{part}.folder is {name!r}: expected the plain name of a folder")
 
 
-def _expect(place: str, found: dict, expected: dict[str, tuple[type, ...]]) -> None:
+def expect(place: str, found: dict, expected: dict[str, tuple[type, ...]]) -> None:
     if wrong := sorted(expected.keys() ^ found.keys()):
         raise ValueError(f"{place} {'has no' if wrong[0] in expected else 'has an unknown'} key {wrong[0]!r}")
     for key, kinds in expected.items():
@@ -176,7 +176,7 @@ def arguments(kind: type[nn.Module], given: dict, place: str) -> dict:
     known = [one for one in inspect.signature(kind).parameters.values() if one.kind is one.KEYWORD_ONLY]
     types = {one.name: VALUES.get(one.annotation, (list, tuple)) for one in known}
     made = {one.name: one.default for one in known if one.default is not one.empty} | given
-    _expect(place, made, types)
+    expect(place, made, types)
     for key, value in made.items():
         if isinstance(value, int) and not 0 <= value < 2**63:
             raise ValueError(f"{place} has {key} {str(value)[:80]}: expected a number from 0 to 2^63")
@@ -187,10 +187,10 @@ def arguments(kind: type[nn.Module], given: dict, place: str) -> dict:
 
 @contextlib.contextmanager
 def described(folder: Path) -> Iterator[None]:
-    """Whatever fails inside for what config.json says is one sentence that names the file."""
+    """Whatever fails inside for what config.json says is one sentence that names the file; torch asserts some sizes."""
     try:
         yield
-    except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, RuntimeError, AssertionError) as error:
         told = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{folder}/{CONFIG} describes no model: {told}; copy the folder anew, or train again"

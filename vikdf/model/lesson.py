@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 
 class Lesson(nn.Module):
+    def frozen(self) -> list[nn.Module]:
+        """Parts whose untrained weights may be kept in half precision, see vikdf.place."""
+        raise NotImplementedError
+
     def prepare(self, picture) -> Tensor:
         """A picture of Pillow, RGB -> [3, S, S]."""
         raise NotImplementedError

@@ -43,7 +43,7 @@ class Parts:
             numbers = {key: entry[key] for key in ("width", "layers", "vocabulary")}
             made = {"model_type": "bart", **bart_trainer.config(**numbers)}
         elif entry["form"] != "bart":
-            part = "bert" if entry["form"] == "bert" else "llm"
+            part = entry["form"] if entry["form"] in ("bert", "unilm") else "llm"
             made = shapes.read(part, name, entry, self.backbones)
         return shapes._known(made, name)
 
@@ -107,11 +107,12 @@ def maria(entry: dict, parts: Parts) -> Count:
     from vikdf.baselines.parts.retriever import LAYERS, head
     from vikdf.baselines.parts.visual_bert import Generator
 
-    bert, vit = parts.bert(entry["bert"], type_vocab_size=3), parts.vit(entry["vit"])
+    bert, vit = parts.config(entry["bert"]), parts.vit(entry["vit"])
     shape = {key: entry["retriever"][key] for key in ("hidden", "joint", "dropout")}
-    read = min(LAYERS, bert.config.num_hidden_layers) * bert.config.hidden_size
+    read = min(LAYERS, bert.num_hidden_layers) * bert.hidden_size
     heads = size(head(read, **shape)) + size(head(vit.config.hidden_size, **shape))
-    generator = size(Generator(bert, [0], parts.features(entry["detector"])))
+    begun = parts.bert(entry["generator"], type_vocab_size=3)
+    generator = size(Generator(begun, [0], parts.features(entry["detector"])))
     return Count(heads, generator, heads + generator)
 
 

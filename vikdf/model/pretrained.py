@@ -53,7 +53,7 @@ def weights(kind, folder: Path, dtype: torch.dtype | None = None) -> tuple:
     try:
         with _quiet():
             model, found = read(kind, folder, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True)
-    except (RuntimeError, OSError, SafetensorError) as error:  # weights of another shape, name or kind, or damaged
+    except (RuntimeError, OSError, SafetensorError, AssertionError) as error:  # no fit (torch asserts some), or damaged
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {folder} do not fit its config.json: {told}") from None
     return model, sorted(found["missing_keys"])

@@ -23,5 +23,5 @@ rule backbones:
     params:
         flags=lambda wildcards: flags("backbones", "seed", entry=MODELS[wildcards.name]),
     shell:
-        "python -m vikdf.backbones --name {wildcards.name} {params.flags}"
-        " --output {output} --state-root state 2>&1 | tee {log}"
+        "python -m vikdf.backbones --name {wildcards.name:q} {params.flags}"
+        " --output {output:q} --state-root state 2>&1 | keep {log:q}"

@@ -23,5 +23,5 @@ rule caption:
     params:
         flags=flags("caption"),
     shell:
-        "python -m vikdf.caption --pairs {input.pairs} --captioner {input.captioner} --clip {input.clip}"
-        " {params.flags} --output data/caption --state-root state 2>&1 | tee {log}"
+        "python -m vikdf.caption --pairs {input.pairs:q} --captioner {input.captioner:q} --clip {input.clip:q}"
+        " {params.flags} --output data/caption --state-root state 2>&1 | keep {log:q}"

@@ -21,4 +21,4 @@ rule dialogues:
     params:
         flags=flags("dialogues"),
     shell:
-        "python -m vikdf.dialogues {params.flags} --output data/dialogues 2>&1 | tee {log}"
+        "python -m vikdf.dialogues {params.flags} --output data/dialogues 2>&1 | keep {log:q}"

@@ -19,6 +19,6 @@ rule evaluate:
     params:
         flags=flags("evaluate", "tokenizer"),
     shell:
-        "python -m vikdf.evaluate --responses {input.responses} --vectors {input.vectors} --encoder {input.encoder}"
-        " --output {output.scores} --examples {output.examples} --state-root state"
-        " {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.evaluate --responses {input.responses:q} --vectors {input.vectors:q} --encoder {input.encoder:q}"
+        " --output {output.scores:q} --examples {output.examples:q} --state-root state"
+        " {params.flags} 2>&1 | keep {log:q}"

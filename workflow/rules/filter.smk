@@ -20,4 +20,4 @@ rule filter:
     params:
         flags=flags("filter"),
     shell:
-        "python -m vikdf.filter --pairs {input.pairs} {params.flags} --output data/filter --state state 2>&1 | tee {log}"
+        "python -m vikdf.filter --pairs {input.pairs:q} {params.flags} --output data/filter --state state 2>&1 | keep {log:q}"

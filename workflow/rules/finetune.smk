@@ -37,9 +37,9 @@ rule finetune:
         flags=lambda wildcards: tuning(wildcards.system),
         seen=lambda wildcards: seen_flags(wildcards.system, wildcards.seed),
     shell:
-        "{params.launch} -m vikdf.finetune --system {wildcards.system} --fraction {params.fraction} --seed {wildcards.seed}"
-        " --start {input.start} --dialogues data/dialogues --backbones data/backbones {params.seen} {params.flags}"
-        " --output {output} --state-root state 2>&1 | tee {log}"
+        "{params.launch} -m vikdf.finetune --system {wildcards.system:q} --fraction {params.fraction:q} --seed {wildcards.seed:q}"
+        " --start {input.start:q} --dialogues data/dialogues --backbones data/backbones {params.seen} {params.flags}"
+        " --output {output:q} --state-root state 2>&1 | keep {log:q}"
 
 
 use rule finetune as tried with:
@@ -82,4 +82,4 @@ rule tuning:
     params:
         flags=_params.as_flags({"rates": {system: rate_of(system) for system in TUNED}}),
     shell:
-        "python -m vikdf.tuning --tried {input.tried} {params.flags} --output {output} 2>&1 | tee {log}"
+        "python -m vikdf.tuning --tried {input.tried:q} {params.flags} --output {output:q} 2>&1 | keep {log:q}"

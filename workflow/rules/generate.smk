@@ -31,7 +31,7 @@ rule generate:
         flags=lambda wildcards: flags("generate", entry=SYSTEMS[wildcards.system]),
         seen=lambda wildcards: seen_flags(wildcards.system, wildcards.seed),
     shell:
-        "python -m vikdf.generate --system {wildcards.system} --fraction {wildcards.fraction} --seed {wildcards.seed}"
-        " --tuned {input.tuned} --dialogues {input.dialogues} --backbones data/backbones"
+        "python -m vikdf.generate --system {wildcards.system:q} --fraction {wildcards.fraction:q} --seed {wildcards.seed:q}"
+        " --tuned {input.tuned:q} --dialogues {input.dialogues:q} --backbones data/backbones"
         " {params.seen} {params.flags}"
-        " --output {output} --state-root state 2>&1 | tee {log}"
+        " --output {output:q} --state-root state 2>&1 | keep {log:q}"

@@ -23,8 +23,8 @@ rule pretrain:
         launch=launch("pretrain"),
         flags=lambda wildcards: flags("pretrain", **VARIANTS[wildcards.variant]),
     shell:
-        "{params.launch} -m vikdf.pretrain --shards data/shards --backbones data/backbones --variant {wildcards.variant}"
-        " --seed {wildcards.seed} {params.flags} --output {output} --state-root state 2>&1 | tee {log}"
+        "{params.launch} -m vikdf.pretrain --shards data/shards --backbones data/backbones --variant {wildcards.variant:q}"
+        " --seed {wildcards.seed:q} {params.flags} --output {output:q} --state-root state 2>&1 | keep {log:q}"
 
 
 rule pretrain_baseline:
@@ -54,5 +54,5 @@ rule pretrain_baseline:
             training=config["baselines"][wildcards.system]["pretrain"],
         ),
     shell:
-        "{params.launch} -m vikdf.pretrain_baseline --system {wildcards.system} --seed {wildcards.seed} --shards data/shards"
-        " --backbones data/backbones {params.flags} --output {output} --state-root state 2>&1 | tee {log}"
+        "{params.launch} -m vikdf.pretrain_baseline --system {wildcards.system:q} --seed {wildcards.seed:q} --shards data/shards"
+        " --backbones data/backbones {params.flags} --output {output:q} --state-root state 2>&1 | keep {log:q}"

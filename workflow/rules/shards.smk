@@ -16,5 +16,5 @@ rule shards:
     params:
         flags=flags("shards"),
     shell:
-        "python -m vikdf.shards --captions {input.captions} --pairs {input.pairs} {params.flags} --output data/shards"
-        " 2>&1 | tee {log}"
+        "python -m vikdf.shards --captions {input.captions:q} --pairs {input.pairs:q} {params.flags} --output data/shards"
+        " 2>&1 | keep {log:q}"

@@ -19,7 +19,7 @@ rule world:
     params:
         flags=flags("sources.world"),
     shell:
-        "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.world --output data/sources/world {params.flags} 2>&1 | keep {log:q}"
 
 
 rule raw:
@@ -33,7 +33,7 @@ rule raw:
     params:
         flags=lambda wildcards: raw_flags(wildcards.raw),
     shell:
-        "python -m vikdf.corpora.raw {params.flags} --state state 2>&1 | tee {log}"
+        "python -m vikdf.corpora.raw {params.flags} --state state 2>&1 | keep {log:q}"
 
 
 rule sources:
@@ -56,4 +56,4 @@ rule sources:
     params:
         flags=flags("sources"),
     shell:
-        "python -m vikdf.sources {params.flags} --output data/sources --state state 2>&1 | tee {log}"
+        "python -m vikdf.sources {params.flags} --output data/sources --state state 2>&1 | keep {log:q}"

@@ -24,8 +24,8 @@ rule tables:
             "tables", "systems", "controls", "statistics", decoding=config["generate"]["decoding"], left_out=LEFT_OUT
         ),
     shell:
-        "python -m vikdf.tables --scores {input.scores} --significance {input.significance} --intervals {input.intervals}"
-        " --output {params.folder} --state-root {params.state} {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.tables --scores {input.scores:q} --significance {input.significance:q} --intervals {input.intervals:q}"
+        " --output {params.folder:q} --state-root {params.state:q} {params.flags} 2>&1 | keep {log:q}"
 
 
 rule significance:
@@ -43,14 +43,14 @@ rule significance:
         folder=subpath(output[0], parent=True),
         flags=flags("tables", "systems", "controls", "statistics"),
     shell:
-        "python -m vikdf.significance --examples {input.examples} --output {params.folder} {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.significance --examples {input.examples:q} --output {params.folder:q} {params.flags} 2>&1 | keep {log:q}"
 
 
 rule evidence:
     """The systems that contrasts name, at zero data, over `evidence.seeds`: each contrast with a t-interval."""
     input:
         code=code("evidence"),
-        scores=[
+        scores=lambda _: [
             f"results/evaluate/{run}.parquet" for seed in config["evidence"]["seeds"] for run in evidence_runs(seed)
         ],
     output:
@@ -63,7 +63,7 @@ rule evidence:
     params:
         flags=flags("evidence"),
     shell:
-        "python -m vikdf.evidence --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.evidence --scores {input.scores:q} --output results --state-root state {params.flags} 2>&1 | keep {log:q}"
 
 
 rule table3:
@@ -79,7 +79,7 @@ rule table3:
     params:
         flags=flags("tables", "table3", seeds=config["seeds"]),
     shell:
-        "python -m vikdf.ablations --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.ablations --scores {input.scores:q} --output results --state-root state {params.flags} 2>&1 | keep {log:q}"
 
 
 rule table4:
@@ -95,7 +95,7 @@ rule table4:
     params:
         flags=flags("tables", "table4", seeds=config["seeds"], own=config["pretrain"]["llm"]),
     shell:
-        "python -m vikdf.families --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.families --scores {input.scores:q} --output results --state-root state {params.flags} 2>&1 | keep {log:q}"
 
 
 rule figure7:
@@ -116,4 +116,4 @@ rule figure7:
             seeds=config["seeds"],
         ),
     shell:
-        "python -m vikdf.queries --scores {input.scores} --output results --state-root state {params.flags} 2>&1 | tee {log}"
+        "python -m vikdf.queries --scores {input.scores:q} --output results --state-root state {params.flags} 2>&1 | keep {log:q}"

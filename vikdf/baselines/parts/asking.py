@@ -10,6 +10,7 @@ The openai package retries with back-off (lost connections, time-outs, 408, 409,
 it has none: the even spacing of requests, tries among them; the cap on costs. Before a request is sent, the most that it can
 cost is set aside: a byte is at least a token, and the answer is as long as it may be. A request that would pass the cap is
 not sent. What the kept answers of this model cost counts, whoever asked; a try that failed is taken for not billed.
+A signal to stop is heard before each try: what is under way is kept, no more is sent.
 One process asks a model at a time: another one that wants the same waits, and finds the answers.
 """
 
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from vikdf import files
 from vikdf.endpoints import KEY
+from vikdf.signals import Signals
 
 TEMPLATE, HEAD = 64, 16  # tokens that a chat template puts around all messages, and around each: both rather too many
 REFUSED = ("content_filter", "content_policy_violation")  # of errors that refuse to answer
@@ -44,7 +46,7 @@ class Limits:
 
 
 class Pace:
-    """Spaces requests evenly, from however many threads."""
+    """Spaces requests evenly, from however many threads, until there is a signal to stop."""
 
     def __init__(self, a_minute: float):
         self.gap, self.next, self.lock = 60 / a_minute, 0.0, threading.Lock()
@@ -54,7 +56,11 @@ class Pace:
             now = time.monotonic()
             at = max(self.next, now)
             self.next = at + self.gap
-        time.sleep(at - now)
+        while now < at and not Signals.name:
+            time.sleep(min(at - now, 1.0))
+            now = time.monotonic()
+        if Signals.name:
+            raise Stopped(Signals.name)
 
 
 class Budget:
@@ -86,6 +92,10 @@ class Budget:
         with self.change:
             self.cap = -1.0
             self.change.notify_all()
+
+
+class Stopped(BaseException):
+    """A request was not sent, since there was a signal to stop; no Exception: openai would take it for a lost connection."""
 
 
 class TooDear(ValueError):
@@ -191,10 +201,12 @@ class Asking:
         """One sentence for the user; a fault of ours stays what it is."""
         import openai
 
-        if not isinstance(error, openai.OpenAIError | ValueError):
+        if not isinstance(error, openai.OpenAIError | ValueError | Stopped):
             return error
         kept = sum(each.done() and not each.cancelled() and each.exception() is None for each in asked)
         there = f"{kept} of {len(asked)} answers that were missing came and are kept in {self.folder}"
+        if isinstance(error, Stopped):
+            return InterruptedError(f"stopped by {error}; {there}: the same command goes on from there")
         if isinstance(error, TooDear):
             return ValueError(
                 f"{self.model} at {self.url} cost {budget.spent:.6g} so far, and the next request might pass the cap of "

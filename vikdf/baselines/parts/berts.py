@@ -1,6 +1,6 @@
-"""A BERT from its folder, whole but for the pooler, which nothing here reads and which not every folder has.
+"""A BERT from its folder: its body, without the pooler, which nothing here reads, and the head that tells words, if it has one.
 
-bert = berts.load(Path("data/backbones/bert"))
+bert, head = berts.load(Path("data/backbones/bert"))       # BertModel; transform and bias of the word-telling head, or None
 """
 
 from pathlib import Path
@@ -9,16 +9,17 @@ import torch
 
 from vikdf.model import pretrained
 
-UNREAD = "pooler."
+HEAD = "cls."
 
 
-def load(folder: Path, dtype: torch.dtype | None = None):
-    from transformers import BertModel
+def load(folder: Path, dtype: torch.dtype | None = None) -> tuple:
+    """The head of a folder that holds the body alone is None: its weights would be random."""
+    from transformers import BertForMaskedLM
 
-    bert, lost = pretrained.weights(BertModel, folder, dtype)
-    if lost := [name for name in lost if not name.startswith(UNREAD)]:
+    whole, lost = pretrained.weights(BertForMaskedLM, folder, dtype)
+    bare = any(name.startswith(HEAD) for name in lost)
+    if lost := [name for name in lost if not name.startswith(HEAD)]:
         raise ValueError(
             f"{folder} lacks {len(lost)} weights that its config.json asks for, as {lost[0]}: copy it anew"
         )
-    bert.pooler = None
-    return bert
+    return whole.bert, None if bare else whole.cls.predictions

@@ -62,6 +62,9 @@ class Pairing(Lesson):
         self.head = nn.Conv2d(shape.hidden_size, 3 * self.patch**2, kernel_size=1)
         matcher.vit.embeddings.mask_token = nn.Parameter(torch.zeros(1, 1, shape.hidden_size))
 
+    def frozen(self) -> list[nn.Module]:
+        return [self.encoder]
+
     def train(self, mode: bool = True) -> "Pairing":
         super().train(mode)
         self.encoder.train(False)  # frozen: without dropout

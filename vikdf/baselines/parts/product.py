@@ -7,6 +7,8 @@ In a folder: model.safetensors (what the system adds to its frozen parts), confi
 A frozen part that is another than in training is an error that names it. Nothing tells time, host or path.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 from vikdf import files
 from vikdf.model import checkpoint
 
-KEYS = {"format", "kind", "settings", "frozen", "trained", "run"}
+KEYS = {"format": (str,), "kind": (str,), "settings": checkpoint.OBJECT, "frozen": checkpoint.OBJECT}
+KEYS |= {"trained": checkpoint.OBJECT, "run": checkpoint.MAYBE}
 FORMAT = "vikdf-baseline"
 
 
@@ -52,13 +55,26 @@ def read(folder: Path, kind: str, frozen: dict[str, Path]) -> tuple[dict, dict[s
         raise ValueError(f"{folder} holds no checkpoint: expected a folder with {checkpoint.CONFIG}")
     config = files.read_json(path)
     said = config if isinstance(config, dict) else {}
-    if said.keys() != KEYS or said["format"] != FORMAT or said["kind"] != kind:
+    if said.keys() != KEYS.keys() or said["format"] != FORMAT or said["kind"] != kind:
         raise ValueError(f"{path} is that of {said.get('kind')!r}, expected a product of the system {kind!r}")
+    with checkpoint.described(folder):
+        checkpoint.expect("it", said, KEYS)
+        checkpoint.expect("frozen", said["frozen"], dict.fromkeys(frozen, checkpoint.OBJECT))
+        for part in frozen:
+            checkpoint.expect(f"frozen.{part}", said["frozen"][part], checkpoint.FROZEN)
     for part, place in frozen.items():
-        if part not in said["frozen"]:
-            raise ValueError(f"{path} names no frozen part {part!r}: it was trained without; train anew")
         checkpoint.find_part(part, said["frozen"][part], Path(folder), place)
     return said["settings"], checkpoint.read_weights(folder)
+
+
+@contextlib.contextmanager
+def outlined(folder: Path, settings: dict, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, a model is made without memory, to be loaded by `assign`: config.json may say any size, and any number of layers."""
+    with checkpoint.described(folder), torch.device("meta"):
+        for name, value in settings.items():
+            if name.endswith("layers") and isinstance(value, int) and value > len(tensors):
+                raise ValueError(f"settings has {name} {value}, but {checkpoint.WEIGHTS} holds {len(tensors)} tensors")
+        yield
 
 
 def own(module: torch.nn.Module, frozen: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -71,12 +87,15 @@ def own(module: torch.nn.Module, frozen: tuple[str, ...] = ()) -> dict[str, Tens
 
 def load(module, tensors: dict[str, Tensor], frozen: tuple[str, ...], folder: Path, assign: bool = False) -> None:
     """Loads `tensors`; all outside the frozen prefixes must be there, and nothing else. `assign`: the module lies on `meta`."""
-    wanted = {name: list(value.shape) for name, value in own(module, frozen).items()}
+    ours = own(module, frozen)
+    wanted = {name: list(value.shape) for name, value in ours.items()}
     found = {name: list(value.shape) for name, value in tensors.items()}
     wrong = [name for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
     if wrong:
         said = f"{wrong[0]} is {found.get(wrong[0], 'missing')}, expected {wanted.get(wrong[0], 'none')}"
         raise ValueError(f"{folder}/{checkpoint.WEIGHTS} does not fit {checkpoint.CONFIG}: {said}; train again")
+    if assign:  # as a copy into the module would have them: in its precision, and in memory of their own
+        tensors = {name: value.to(ours[name].dtype, copy=True) for name, value in tensors.items()}
     module.load_state_dict(tensors, strict=False, assign=assign)
 
 

@@ -51,7 +51,7 @@ class TextSide(nn.Module):
 
     @classmethod
     def make(cls, folder: Path, settings: dict) -> "TextSide":
-        return cls(berts.load(folder), Words.load(folder), **settings)
+        return cls(berts.load(folder)[0], Words.load(folder), **settings)
 
     def train(self, mode: bool = True) -> "TextSide":
         super().train(mode)
@@ -97,8 +97,9 @@ class PictureSide(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         with torch.no_grad():
-            pooled = self.encoder(self.eye.normal(pictures)).pooler_output.flatten(1)
-        return F.normalize(self.head(pooled), dim=-1)
+            seen = self.eye.normal(pictures).to(self.encoder.dtype)
+            pooled = self.encoder(seen).pooler_output.flatten(1)
+        return F.normalize(self.head(pooled.float()), dim=-1)
 
 
 class RetrieverLesson(Lesson):
@@ -115,6 +116,9 @@ class RetrieverLesson(Lesson):
         shape = {key: entry["retriever"][key] for key in ("hidden", "joint", "dropout")}
         text = TextSide.make(folders["bert"], shape | {key: entry["retriever"][key] for key in ("tokens", "pool")})
         return cls(text, PictureSide.make(folders["vit"], shape), entry, folders)
+
+    def frozen(self) -> list[nn.Module]:
+        return [self.text.bert, self.picture.encoder]
 
     def prepare(self, picture) -> Tensor:
         return self.picture.eye.prepare(picture)

@@ -8,11 +8,11 @@ when the first dialogue with a picture comes; the vectors stay in memory (186,00
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vikdf import schemas
 from vikdf.decode import opened
 
 AT_ONCE = 64  # pictures
@@ -49,7 +49,7 @@ class Scenes:
         # Loading draws random numbers: a run that goes on would draw them once more than one that was never stopped.
         with torch.random.fork_rng(), torch.autocast(torch.device(device).type, enabled=False):
             clip = CLIP.load(self.clip).to(device)
-            for part in pq.ParquetFile(self.path).iter_batches(AT_ONCE, columns=["name", "image"]):
+            for part in schemas.batches(self.path, schemas.PICTURES, AT_ONCE):
                 pixels = [self._prepared(clip, row) for row in part.to_pylist()]
                 made.append(vectors_of(clip, torch.stack(pixels).to(device)).cpu())
         if not made:

@@ -66,9 +66,9 @@ class Generator(nn.Module):
 
     @classmethod
     def begin(cls, folder: Path, words: Words, tags: list[int], features: int) -> "Generator":
-        """From a BERT: a new token is the mean of its pieces, a segment that BERT lacks its last one, the output layer begins as
-        the input embeddings (Maria's from random numbers)."""
-        bert = berts.load(folder, torch.float32)
+        """From a BERT: a new token is the mean of its pieces, a segment that BERT lacks its last one; what tells words begins as
+        BERT's own head where the folder has it, its output layer as the input embeddings (Maria's from random numbers)."""
+        bert, head = berts.load(folder, torch.float32)
         bert.set_attn_implementation("sdpa")  # which takes a mask of True and False for any precision
         plain = Words.load(folder)
         news = words.tokenizer.convert_ids_to_tokens(range(plain.size, words.size))
@@ -82,6 +82,9 @@ class Generator(nn.Module):
         made = cls(bert, tags, features)
         made.decoder.weight.data = table.clone()
         nn.init.zeros_(made.decoder.bias)
+        if head is not None:
+            made.transform = head.transform
+            made.decoder.bias.data[: plain.size] = head.bias.data[: plain.size]
         return made
 
     def embed(self, ids: Tensor, places: Tensor, segment: int) -> Tensor:
