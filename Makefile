@@ -4,10 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 5000
 CORES ?= all
+FAULTS ?= 60
+SEED ?= 1
 READY := .venv/ready
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help setup table1 core all-tables evidence ablations tuning test test-long check ui pin restore
+.PHONY: help setup table1 core all-tables evidence ablations tuning recover test test-long check audit chaos ui pin restore
 
 help: ## these lines
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -42,6 +44,9 @@ ablations: $(READY) ## results/table3.csv and figure7.svg: VIKDF without one of 
 tuning: $(READY) ## results/tuning.csv: what each learning rate gave each system on validation data, the same budget for all
 	$(RUN) snakemake --cores $(CORES) results/tuning.csv
 
+recover: $(READY) ## whatever stopped a run, this brings it to its end: what is harmed is made again, what is half done goes on
+	$(RUN) vikdf recover
+
 test: $(READY) ## the tests, the tiny run end to end among them: some twenty minutes
 	$(RUN) python -m pytest -m "not long"
 
@@ -55,6 +60,12 @@ check: $(READY) ## style, params against the schema, the laws of the layout (Sna
 	$(RUN) vikdf validate params.yaml presets/*.yaml
 	$(RUN) python -m pytest -q tests/test_layout.py tests/test_params.py
 
+audit: $(READY) ## the dependencies: whole, as pinned, without known faults; docs/sbom.json and docs/licences.md are theirs
+	$(RUN) python -m docs.supply
+
+chaos: $(READY) ## sixty faults in tiny runs, each brought to its end; the table says how (FAULTS=60 SEED=1)
+	$(RUN) python -m chaos --faults $(FAULTS) --seed $(SEED)
+
 ui: $(READY) ## every run in MLflow, on 127.0.0.1 (PORT=5001 for another port)
 	$(RUN) vikdf ui --port $(PORT)
 
@@ -65,3 +76,4 @@ restore: $(READY) ## the products that dvc.lock names, out of DVC's cache; Snake
 	$(RUN) dvc checkout
 	@$(RUN) dvc status --quiet || { echo "params.yaml or the code is not what dvc.lock was made with: \`dvc status\` names it, \`dvc repro\` runs it"; exit 1; }
 	$(RUN) snakemake --touch --forceall --cores 1
+	$(RUN) vikdf verify --seal

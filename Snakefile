@@ -37,5 +37,9 @@ rule all:
         "results/report.html",
 
 
+onstart:
+    take_turn()
+
+
 onerror:
     print(how_to_repeat(log[0]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vikdf import cli, sampling, schemas
+from vikdf import sampling, schemas, verify
 from vikdf.backbones import captioner as training
 from vikdf.caption import Choice, caption, read_lexicon
 from vikdf.model.captioner import Captioner
@@ -103,7 +103,7 @@ def test_the_manifest_names_every_file_and_verify_sees_a_change(world, made, tmp
     assert (len(manifest["files"]), manifest["pictures"], manifest["used"]) == (3, 40, used)
     (tmp_path / "out/captions.parquet").write_bytes(b"other")
     with pytest.raises(ValueError, match="captions.parquet has changed"):
-        cli.verify(tmp_path)
+        verify.verify([tmp_path])
 
 
 def test_every_picture_keeps_all_its_candidates_and_none_twice(made):

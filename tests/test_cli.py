@@ -11,7 +11,7 @@ from PIL import Image
 from test_finetune import pretrained  # noqa: F401 - fixture
 
 import vikdf
-from vikdf import cli, files
+from vikdf import cli, files, kept, recover, verify
 
 
 def fails(words, capsys) -> str:
@@ -69,7 +69,7 @@ def test_verify_names_a_manifest_that_is_none_and_looks_at_the_others(text, tmp_
     message = fails(["verify", str(tmp_path)], capsys)
     assert message.count(f"  {tmp_path / 'a/manifest.json'} ") == 1 and "b/gone.txt is missing" in message
     (tmp_path / "b/manifest.json").unlink()
-    assert fails(["verify", str(tmp_path)], capsys).count("\n") == 2  # a heading, and the sentence
+    assert fails(["verify", str(tmp_path)], capsys).count("\n") == 3  # a heading, the sentence and the cure
 
 
 def test_verify_of_an_empty_folder_says_what_to_run(tmp_path, capsys):
@@ -90,15 +90,6 @@ def test_a_busy_port_is_one_sentence(capsys):
         port = taken.getsockname()[1]
         message = fails(["ui", "--port", str(port)], capsys)
     assert message.count("\n") == 1 and f"port {port} of 127.0.0.1 is in use" in message
-
-
-def test_state_lists_finished_and_half_done_work(tmp_path, capsys):
-    for name in ("a", "b"):
-        (tmp_path / "pretrain" / name).mkdir(parents=True)
-    files.write_json(tmp_path / "pretrain/a/product.json", {})
-    cli.main(["state", str(tmp_path)])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("finished") and lines[1].startswith("half done")
 
 
 @pytest.fixture
@@ -187,7 +178,7 @@ def test_every_word_and_flag_of_a_command_is_told_in_its_help(one):
     assert silent == []
 
 
-@pytest.mark.parametrize("text", [cli.EXAMPLES, cli.VERIFY, cli.INDEX, cli.PLAN])
+@pytest.mark.parametrize("text", [cli.EXAMPLES, cli.INDEX, cli.PLAN, kept.MORE, verify.MORE, recover.MORE])
 def test_every_example_of_the_help_can_be_typed(text):
     lines = [line for line in text.splitlines() if line.startswith("  vikdf ")]
     assert lines and [cli.parser().parse_args(shlex.split(line.strip().split("   ")[0])[1:]) for line in lines]

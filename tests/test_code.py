@@ -27,7 +27,8 @@ def tree(tmp_path):
         "scores.py": "from vikdf import metrics",
         "tracking.py": "",
         "shown.py": "",
-        "tracked.py": "from vikdf import shown, tracking",
+        "store.py": "",
+        "tracked.py": "from vikdf import shown, store, tracking",
         "packed/__init__.py": "",
         "packed/__main__.py": "from vikdf import files",
     }

@@ -14,7 +14,6 @@ from vikdf.filter.near import look
 # beside decode.py: examine() of pictures.py tells why a picture cannot be decoded; the trainers of the small backbones see
 # only what it let through
 OPENERS = {"decode.py", "corpora/pictures.py"}
-OPENERS |= {f"backbones/{name}.py" for name in ("captioner", "clip", "detector", "vit")}
 
 
 def encoded(form: str) -> bytes:
@@ -48,6 +47,14 @@ def test_whatever_pillow_raises_at_damaged_bytes_costs_that_picture_alone(read, 
 
     monkeypatch.setattr(Image, "open", damaged)
     assert read(encoded("PNG")) is None
+
+
+@pytest.mark.parametrize("lost", [None, b"", encoded("TIFF"), encoded("PNG")[:40]])
+def test_a_row_without_a_picture_is_named_where_every_row_must_have_one(lost):
+    rows = [encoded("PNG"), encoded("JPEG"), lost]
+    assert [picture.size for picture in decode.each_opened(rows[:2], "pairs.parquet")] == [(8, 8)] * 2
+    with pytest.raises(ValueError, match="pairs.parquet, row 3 of 3: there is no picture, or it cannot be decoded"):
+        list(decode.each_opened(rows, "pairs.parquet"))
 
 
 def test_a_file_is_named_by_its_bytes():

@@ -160,6 +160,13 @@ WRONG_OPEN_CLIP = {
     "another side": (("preprocess_cfg", "size"), 24, "size 24.* image_size 12"),
     "an averaging tower": (("model_cfg", "vision_cfg", "pool_type"), "avg", "no ViT that is read at its class token"),
     "other weights": (("model_cfg", "vision_cfg", "layers"), 3, "do not fit"),
+    "a thousand million layers": (("model_cfg", "text_cfg", "layers"), 10**9, "layers 1000000000, but its weights are"),
+    "a width without end": (
+        ("model_cfg", "text_cfg", "vocab_size"),
+        10**12,
+        "describes a model of [0-9]+ numbers, but",
+    ),
+    "an unknown word": (("model_cfg", "text_cfg", "colour"), "red", "do not fit"),
     "no model": (("model_cfg",), None, "describes no model: expected model_cfg"),
     "no image tower": (("model_cfg", "vision_cfg"), None, "describes no model: expected model_cfg"),
 }
@@ -170,6 +177,13 @@ def test_an_open_clip_folder_that_contradicts_itself_is_refused(tmp_path, fault)
     keys, to, said = WRONG_OPEN_CLIP[fault]
     change(write_open_clip(tmp_path, "gelu") / "open_clip_config.json", *keys, to=to)
     with pytest.raises(ValueError, match=said):
+        CLIP.load(tmp_path)
+
+
+def test_open_clip_weights_that_are_damaged_are_named(tmp_path):
+    path = write_open_clip(tmp_path, "gelu") / "open_clip_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"the weights in {tmp_path} do not fit"):
         CLIP.load(tmp_path)
 
 

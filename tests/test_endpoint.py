@@ -132,6 +132,15 @@ def test_a_server_that_dies_halfway_loses_nothing(system, server, tmp_path):
         assert proxy.asked == before + 5
 
 
+def test_a_kept_answer_that_is_damaged_is_asked_for_again_and_no_other(system, tmp_path, capfd):
+    with Proxy("", says=says("yes")) as proxy:
+        ask(system(proxy.url, model="m"))
+        path = sorted((tmp_path / "answers").glob("*/*/*.json"))[1]
+        path.write_text(path.read_text().replace("yes", "yet"))
+        assert ask(system(proxy.url, model="m")) == ["yes"] * len(TALKS)
+        assert proxy.asked == ONCE + 1 and f"{path} is damaged: it is asked for again" in capfd.readouterr().err
+
+
 def test_the_cap_stops_before_it_is_passed_and_a_higher_one_goes_on(system, tmp_path):
     talks = [[f"number {number}"] for number in range(8)]
     with Proxy("", says=says("yes")) as proxy:

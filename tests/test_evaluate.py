@@ -45,7 +45,7 @@ def vectors(tmp_path):
 
 def run(tmp_path, vectors, rows):
     schemas.write(rows, tmp_path / "responses.parquet", schemas.RESPONSES)
-    paths = {name: tmp_path / f"{name}.parquet" for name in ("responses", "output", "examples")}
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("responses", "output", "output_examples")}
     evaluate(**paths, vectors=vectors, encoder=[], state_root=tmp_path / "state", tokenizer="nltk")
     return schemas.read(tmp_path / "output.parquet", schemas.SCORES).to_pylist()
 

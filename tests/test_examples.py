@@ -25,9 +25,9 @@ def talks(count: int, task: str = "reddit") -> list[dict]:
 def table(tmp_path, folder, rows, name="examples", encoder=()):
     schemas.write(rows, tmp_path / "responses.parquet", schemas.RESPONSES)
     paths = {each: tmp_path / f"{each}.parquet" for each in ("responses", "output")}
-    paths |= {"examples": tmp_path / f"{name}.parquet", "state_root": tmp_path / "state"}
+    paths |= {"output_examples": tmp_path / f"{name}.parquet", "state_root": tmp_path / "state"}
     evaluate(**paths, vectors=folder, encoder=list(encoder), tokenizer="nltk")
-    return schemas.read(paths["examples"], schemas.EXAMPLES).to_pylist()
+    return schemas.read(paths["output_examples"], schemas.EXAMPLES).to_pylist()
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(5, 40), slice(0, None, 7)], ids=["all", "some", "every 7th"])

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -234,6 +235,33 @@ def test_a_damaged_piece_is_named_and_made_again(data, clip, tmp_path, small, ca
     features.of(tmp_path, data, clip, CPU)
     assert f"{piece} is damaged: it is made again" in capsys.readouterr().err
     assert files.sha256(folder) == before
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "product.json"])
+def test_what_tells_of_the_cache_may_be_harmed_or_gone_and_nothing_is_computed_again(data, clip, tmp_path, name):
+    folder = features.of(tmp_path, data, clip, CPU).folder
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*")}
+    for text in ("[7]", ""):
+        (folder / name).write_text(text)
+        again = features.of(tmp_path, data, clip, CPU)
+        assert again.counts()["pictures"] == len(data) and again.folder == folder
+        (folder / name).unlink()
+        assert features.of(tmp_path, data, clip, CPU).counts() == again.counts()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_signal_waits_for_the_end_of_a_piece_and_the_next_run_goes_on(data, clip, tmp_path, small, monkeypatch):
+    add = features.Pieces.add
+    monkeypatch.setattr(features.Pieces, "add", lambda self, *given: add(self, *given) or signal.raise_signal(15))
+    with pytest.raises(InterruptedError, match="stopped by SIGTERM after 16 pictures; nothing is lost"):
+        features.of(tmp_path / "hit", data, clip, CPU)
+    monkeypatch.setattr(features.Pieces, "add", add)
+    (folder,) = (tmp_path / "hit/features").iterdir()
+    (piece,) = pieces(folder)
+    stamp = (piece / "manifest.json").stat().st_mtime_ns
+    features.of(tmp_path / "hit", data, clip, CPU)
+    assert (piece / "manifest.json").stat().st_mtime_ns == stamp
+    assert files.sha256(folder) == files.sha256(features.of(tmp_path / "whole", data, clip, CPU).folder)
 
 
 def another(data, clip, root) -> tuple[multiprocessing.Process, multiprocessing.connection.Connection]:

@@ -106,6 +106,24 @@ def test_only_what_may_pass_is_asked_again_and_pass_after_pass(tmp_path, monkeyp
     assert table[0]["image"] == picture() and list(table[0]) == FETCHED.names
 
 
+def test_finished_shards_that_are_harmed_are_fetched_again_and_no_others(tmp_path, capfd):
+    paths = [f"/{number}" for number in range(16)]
+    with rough_web(dict.fromkeys(paths, sound)) as web:
+        one = given(web, tmp_path, paths)
+        fetch.fetch([one], worker(web), 1, MANNER)
+        before = list(answers(one, 1))
+        hit, gone, doubted = (one.of(1)[1] / f"0000{number}.parquet" for number in range(3))
+        kept = bytearray(hit.read_bytes())
+        kept[len(kept) // 2] ^= 1
+        hit.write_bytes(kept)
+        gone.unlink()
+        doubted.with_suffix(".sha256").write_bytes(b"\xff")
+        fetch.fetch([one], worker(web), 1, MANNER)
+        assert [web.asked[path] for path in paths] == [2] * 12 + [1] * 4
+    assert list(answers(one, 1)) == before
+    assert capfd.readouterr().err.count("is damaged: it is fetched again") == 3
+
+
 STEP = """
 import pathlib, sys
 from vikdf.corpora.addresses import Limits

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from vikdf import cli, files, schemas
+from vikdf import files, schemas, verify
 from vikdf.filter.__main__ import filter_pairs
 from vikdf.filter.near import look
 from vikdf.filter.rules import CAPTION_RULES, ENGLISH, FOREIGN, NAMES, PICTURE_RULES, REPEATS, _detect, first, prepared
@@ -284,6 +284,35 @@ def test_a_picture_that_cannot_be_decoded_is_counted(tmp_path):
     assert [row["key"] for row in kept] == ["a-000000000"] and counts["picture", "a", "unreadable"] == 3
 
 
+@pytest.mark.parametrize("harm", ["none", "a bit", "cut", "gone", "what tells of them"])
+def test_pictures_that_a_killed_run_looked_at_are_taken_over_only_as_they_were_written(tmp_path, monkeypatch, harm):
+    monkeypatch.setattr("vikdf.filter.__main__.IMAGES", 4)
+    rows, asked = [pair(number, [f"a red thing number {number}"]) for number in range(12)], []
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", rows)
+
+    def counted(image, dies_at: int = 0):
+        asked.append(image)
+        if len(asked) == dies_at:
+            raise KeyboardInterrupt
+        return look(image)
+
+    monkeypatch.setattr("vikdf.filter.near.look", lambda image: counted(image, dies_at=11))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", rows)
+    (path,) = (tmp_path / "killed/state").rglob("looks" if harm != "what tells of them" else "looks.json")
+    kept = bytearray(path.read_bytes())
+    kept[len(kept) // 2] ^= 1
+    if harm == "gone":
+        path.unlink()
+    elif harm != "none":
+        path.write_bytes(kept[:-9] if harm == "cut" else kept)
+    asked.clear()
+    monkeypatch.setattr("vikdf.filter.near.look", counted)
+    assert run(tmp_path / "killed", rows) == whole and len(asked) == (4 if harm == "none" else 12)
+
+
 def test_when_nothing_is_left_the_report_says_why(tmp_path):
     with pytest.raises(ValueError, match="no pair is left.*\n.*\n.*timeout"):
         run(tmp_path, [pair(0, ["a red dog here"], status="timeout")])
@@ -319,7 +348,7 @@ def test_the_filters_manifest_names_its_files_and_verify_reads_it(tmp_path):
     manifest = files.read_json(tmp_path / "out/manifest.json")
     assert manifest["pictures"] == manifest["captions"] == {"kept": 1, "read": 2}
     assert manifest["files"].keys() == {"pairs.parquet", "report.parquet", "report.txt", "report.svg"}
-    cli.verify(tmp_path / "out")
+    verify.verify([tmp_path / "out"])
     (tmp_path / "out/pairs.parquet").write_bytes(b"other")
     with pytest.raises(ValueError, match="pairs.parquet has changed"):
-        cli.verify(tmp_path / "out")
+        verify.verify([tmp_path / "out"])

@@ -1,8 +1,17 @@
 """flags: what a stage says of its own files and of strangers' ends in one readable sentence."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from vikdf import flags
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def stage(*, word: str) -> None:
@@ -27,3 +36,38 @@ def test_a_sentence_of_any_language_stays_as_it_is(text):
 
 def test_where_one_line_is_meant_a_line_end_is_its_code():
     assert flags.printable("a\nb\ud800", keep="") == r"a\nb\ud800"
+
+
+STAGE = """
+import os, sys, time
+from vikdf import flags
+def train(*, how: str) -> None:
+    if not how.endswith("with a child") or os.fork():
+        print("begun", flush=True)
+    time.sleep(600)
+train.__module__ = "stage"
+flags.main(train)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGTERM alone", "SIGTERM with a child", "SIGINT alone"])
+def test_a_signal_in_any_stage_is_one_sentence_and_no_traceback(how):
+    number = signal.Signals[how.split()[0]]
+    asked = [sys.executable, "-c", STAGE, "--how", how]
+    with subprocess.Popen(asked, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    sentence = f"stopped by {number.name}; nothing that was finished is lost: the same command goes on"
+    assert said == f"\npython -m stage: {sentence}\n" and process.returncode == 128 + number
+
+
+def test_every_stage_of_the_workflow_starts_by_flags():
+    """So that signals, refusals and full disks end in a sentence in each."""
+    rules = "".join(path.read_text() for path in (ROOT / "workflow").rglob("*.smk"))
+    modules = sorted(set(re.findall(r"python -m vikdf\.([a-z_.]+)", rules)) | {"pretrain", "finetune", "features"})
+    assert len(modules) > 12
+    for module in modules:
+        path = ROOT / "vikdf" / module.replace(".", "/")
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert re.search(r"^    flags\.main\(\w+\)$", path.read_text(), flags=re.MULTILINE), path

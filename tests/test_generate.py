@@ -108,3 +108,26 @@ def test_a_stopped_run_goes_on_with_the_next_chunk(answer, tmp_path, monkeypatch
     [journal] = [tracking.read(path.parent) for path in (tmp_path / "stopped").rglob(tracking.JOURNAL)]
     assert [line["values"]["answered"] for line in journal if "answered" in line.get("values", {})] == [8, 16, 21]
     assert sum("again" in line for line in journal) == 1 and journal[-1]["end"] == "FINISHED"
+
+
+@pytest.mark.parametrize("harm", ["a digit", "cut", "another list"])
+def test_a_damaged_chunk_is_named_and_alone_made_again(answer, tmp_path, monkeypatch, capfd, harm):
+    monkeypatch.setattr(generate, "CHUNK", 8)
+    answer("whole.parquet", "whole")
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr("vikdf.state.Work.finish", None)  # all chunks are there, the product is not
+        answer("hit.parquet", "hit")
+    (part,) = (tmp_path / "hit/generate").glob("*/checkpoints/000001.json")
+    text = part.read_text()
+    digit = text.index('"nll": ') + 7
+    harmed = {"a digit": text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :], "cut": text[:-9]}
+    part.write_text(harmed.get(harm, "[]"))
+    asked, plain = [], Responder.generate
+    monkeypatch.setattr(
+        Responder, "generate", lambda self, rows, **how: asked.append(len(rows)) or plain(self, rows, **how)
+    )
+    answer("hit.parquet", "hit")
+    assert asked == [8] and f"{part} is damaged: it is made again" in capfd.readouterr().err
+    assert files.sha256(tmp_path / "hit.parquet") == files.sha256(tmp_path / "whole.parquet")
+    [journal] = [tracking.read(path.parent) for path in (tmp_path / "hit").rglob(tracking.JOURNAL)]
+    assert [line["values"]["answered"] for line in journal if "answered" in line.get("values", {})] == [8, 16, 21]

@@ -13,6 +13,7 @@ from test_pretrain import product, shards  # noqa: F401 - fixtures
 from test_use import folders  # noqa: F401 - fixture
 
 from vikdf import files
+from vikdf.model import pretrained as parts
 from vikdf.model.auto import VIKDF
 from vikdf.model.backbone import LLM
 from vikdf.model.encoders import CLIP
@@ -294,3 +295,26 @@ def test_a_folder_with_pickled_weights_alone_is_refused(tmp_path, part):
     (folder / "other.safetensors").touch()
     with pytest.raises(ValueError, match="do not fit its config.json.*model.safetensors"):
         load(folder)
+
+
+@pytest.mark.parametrize("layers", [10**9, 100])
+def test_a_part_that_tells_more_layers_than_it_has_weights_is_refused_before_it_is_made(backbones, tmp_path, layers):
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(backbones["llm"], tmp_path / "llm")
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"num_hidden_layers": layers}))
+    with pytest.raises(
+        ValueError, match=f"{folder} has num_hidden_layers {layers}, but its weights are [0-9]+ tensors"
+    ):
+        parts.load(AutoModelForCausalLM, folder)
+
+
+def test_a_tokenizer_that_is_damaged_is_one_sentence(backbones, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(backbones["llm"], tmp_path / "llm")
+    for harm in ("null", "{", '{"version": "1.0", "model": {}}'):
+        (folder / "tokenizer.json").write_text(harm)
+        with pytest.raises(ValueError, match=f"{folder} cannot be read, and code of its own is never run"):
+            parts.read(AutoTokenizer, folder)

@@ -1,13 +1,15 @@
 """A params.yaml from elsewhere: it runs nothing, and what it names reaches no shell as code."""
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from test_harmed_files import in_time
 from test_workflow import copied, snakemake
 
-from vikdf import params
+from vikdf import files, params
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +26,43 @@ def test_a_params_file_that_asks_for_code_to_be_run_is_refused_before_any_runs(t
 def test_settings_beside_params_yaml_are_refused(tmp_path):
     done = snakemake(copied(tmp_path / "tree", "tiny"), "--dry-run", "--config", "seeds=[2]")
     assert done.returncode != 0 and "settings stand in params.yaml alone" in done.stdout
+
+
+NINE = "".join(f"{name}: &{name} [{', '.join([f'*{part}'] * 6)}]\n" for part, name in pairwise("abcdefghi"))
+BOMB = f"a: &a [1, 1]\n{NINE}"  # ten million lists
+YAML = {
+    "too long": ("# " + "x" * 1_000_000, "has 1000002 bytes, a params file at most 1000000"),
+    "too deep": ("a: " + "[" * 200 + "]" * 200, "its lists and sections are nested more than 100 deep"),
+    "deep beyond Python": ("[" * 20_000, "is not valid YAML: maximum recursion depth exceeded"),
+    "names without end": (BOMB, "its lists and sections are more than 20000"),
+    "a list as a key": ("? [a]: b\n", "line 1: a list or a section stands as a key; write a name"),
+    "a set as a key": ("? !!set {a}\n: b\n", "line 1: a list or a section stands as a key"),
+    "a time that is none": ("a: !!timestamp x", "is not valid YAML"),
+    "a truth that is none": ("a: !!bool x", "is not valid YAML"),
+    "code": ("a: !!python/object/apply:os.system [touch ran]", "could not determine a constructor for the tag"),
+    "no UTF-8": (b"a: \xff\xfe", "is not valid YAML: 'utf-8' codec can't decode"),
+    "itself": ("a: &a [*a]", "params.yaml"),
+    "nothing": ("", "params.yaml"),
+}
+
+
+@pytest.mark.parametrize("what", YAML)
+def test_yaml_that_is_deep_long_or_strange_is_one_sentence_at_once(tmp_path, what):
+    content, said = YAML[what]
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with in_time(), pytest.raises(ValueError, match=said) as error:
+        params.load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("deep", ["[" * 101 + "]" * 101, "[" * 200_000])
+def test_json_that_is_deep_is_one_sentence_too(tmp_path, deep):
+    (tmp_path / "a.json").write_text(deep)
+    with in_time(), pytest.raises(ValueError, match="a.json is not valid JSON"):
+        files.read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[" * 99 + "]" * 99)
+    files.read_json(tmp_path / "a.json")
 
 
 SECTIONS = ["backbones.models", "sources.raw", "sources.corpora", "dialogues.corpora", "baselines", "ablations"]

@@ -1,13 +1,14 @@
 """The training loop: goes on bit for bit, sums over targets, keeps the best, and stops with a word."""
 
 import os
+import shutil
 import signal
 
 import pytest
 import torch
 from torch import nn
 
-from vikdf import files, loop, order
+from vikdf import files, loop, order, state
 
 SETTINGS = {
     "seed": 1,
@@ -110,6 +111,68 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(tmp_path, unint
     resumed, _ = run(tmp_path)
     assert "00000007 is damaged (optimizer.safetensors has changed" in capfd.readouterr().err
     assert resumed.calls == 7 and weights(resumed) == weights(uninterrupted[0])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Two checkpoints, of steps 5 and 7."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(InterruptedError):
+        run(folder, Objective(7))
+    return folder
+
+
+PARTS = ("state.json", "weights.safetensors", "optimizer.safetensors", "random.safetensors", "best.safetensors")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("harm", ["a bit", "cut", "gone"])
+def test_a_checkpoint_that_is_harmed_in_any_part_is_not_taken(stopped, tmp_path, uninterrupted, part, harm):
+    shutil.copytree(stopped, tmp_path / "a")
+    path = tmp_path / "a/00000007" / part
+    kept = bytearray(path.read_bytes())
+    kept[len(kept) // 2] ^= 1
+    path.write_bytes(kept[:-1] if harm == "cut" else kept)
+    if harm == "gone":
+        path.unlink()
+    resumed, at = run(tmp_path / "a")
+    assert resumed.calls == 7 and weights(resumed) == weights(uninterrupted[0])
+    assert at.curves == uninterrupted[1].curves
+    assert [path.name for path in state.standing(tmp_path / "a")] == ["00000010", "00000005"]  # both whole
+
+
+def test_no_changed_bit_of_what_tells_where_a_run_stands_is_taken_for_true(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "a")
+    path, sound = tmp_path / "a/00000007/state.json", state.newest(stopped)[1]
+    kept = path.read_bytes()
+    for bit in range(0, 8 * len(kept), 61):  # any bit of a byte
+        harmed = bytearray(kept)
+        harmed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(harmed)
+        found = state.newest(tmp_path / "a")[1]
+        assert found["step"] == 5 or found == sound
+
+
+def test_where_all_checkpoints_are_damaged_the_run_begins_anew_to_the_same_bits(stopped, tmp_path, uninterrupted):
+    shutil.copytree(stopped, tmp_path / "a")
+    for path in (tmp_path / "a").rglob("weights.safetensors"):
+        path.write_bytes(b"damaged")
+    resumed, _ = run(tmp_path / "a")
+    assert resumed.calls == 12 and weights(resumed) == weights(uninterrupted[0])
+
+
+def test_who_reads_the_progress_may_go_first_and_takes_no_checkpoint_with_it(tmp_path, monkeypatch):
+    """With Ctrl-C, whoever reads what a job says is signalled too: the last lines go nowhere."""
+
+    def gone(self, *_) -> None:
+        if objective.calls == 3:
+            raise BrokenPipeError
+
+    objective = Objective(3)
+    monkeypatch.setattr("tqdm.std.tqdm.update", gone)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, objective)
+    assert (tmp_path / "00000003/state.json").exists()
 
 
 def test_micro_batches_give_the_same_step_as_the_whole_batch(tmp_path):

@@ -1,6 +1,7 @@
 """Word vectors: every form gives the same table, damaged files are a sentence, and training gives the same bytes."""
 
 import gzip
+import io
 import random
 
 import numpy as np
@@ -58,6 +59,9 @@ def test_words_with_spaces_and_words_given_twice_are_kept_as_they_come(tmp_path)
     assert vectors.load(tmp_path / "t.txt").rows(["cat", ". ."]).tolist() == [[1, 2], [3, 4]]
 
 
+NUMPY = io.BytesIO()
+np.save(NUMPY, np.ones((2, 2), np.float32))
+NUMPY = NUMPY.getvalue()
 DAMAGED = {
     "empty.txt": (b"", "no vectors in it"),
     "words.vec": (b"cat\ndog\n", "line 1: 0 numbers"),
@@ -74,6 +78,11 @@ DAMAGED = {
     "wordless.bin.gz": (gzip.compress(b"2 2\n" + b"x" * 20000), "no word where word 1 should begin"),
     "zero.bin": (b"0 2\n", "no vectors in it"),
     "vectors.npy": (b"no array", "cannot be read as word vectors"),
+    "wide.bin.gz": (gzip.compress(b"1 99999999999\nx "), "words of 99999999999 numbers, expected at most 10000"),
+    "long.txt": (b"cat " + b"1" * (1 << 20), "line 1 is longer than 1048576 bytes"),
+    "bomb.txt.gz": (gzip.compress(b"cat 1 2\n" * 9_000_000, 1), r"bomb.txt.gz unpacks to more than \d+ bytes"),
+    "header.npy": (NUMPY.replace(b"(2, 2)", b"(9, 9)"), "cannot be read as word vectors"),
+    "believed.npy": (NUMPY.replace(b"(2, 2), ", b"(99999, 99999), "), "cannot be read as word vectors"),
     "t.npz": (b"", "unknown form of word vectors"),
     "t.npy.gz": (b"", "unknown form of word vectors"),
 }

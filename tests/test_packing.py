@@ -69,7 +69,7 @@ def test_what_was_begun_of_other_tables_is_packed_anew(tables):
 
 def test_a_second_process_is_refused_while_the_first_packs(tables):
     with packing.begun(tables / "shards", {}) as folder:
-        with pytest.raises(ValueError, match="is being packed by another process"):
+        with pytest.raises(ValueError, match="is being worked on by another process"):
             pack(tables)
         (folder / "index.parquet").write_bytes(b"")
 
@@ -137,3 +137,20 @@ def test_pictures_are_taken_one_by_one_and_never_all_at_once(tables, monkeypatch
     for number, _ in enumerate(packing.samples(tables / "captions.parquet", tables / "pairs.parquet"), 1):
         assert read.count("pairs.parquet") == number and read.count("captions.parquet") <= 4 * number + 5
     assert number == ROWS
+
+
+@pytest.mark.parametrize("harm", ["a byte of a picture", "a byte of the rows", "cut", "gone", "what began it"])
+def test_what_a_killed_run_left_is_taken_over_only_as_it_was_written(tables, harm, capfd):
+    whole = files.sha256(pack(tables, "whole"))
+    kill_after(tables, 2)
+    folder = tables / ".shards.part"
+    tar, rows, work = folder / "00000.tar", folder / "00000.parquet", folder / "work.json"
+    path = {"a byte of the rows": rows, "what began it": work}.get(harm, tar)
+    if harm == "gone":
+        path.unlink()
+    else:
+        kept = bytearray(path.read_bytes())
+        kept[700 if path == tar else len(kept) // 3] ^= 1  # of a tar: behind the first member's name
+        path.write_bytes(kept[:-2000] if harm == "cut" else kept)
+    assert files.sha256(pack(tables)) == whole and hidden(tables) == []
+    assert ("00000.tar is damaged: it is packed again" in capfd.readouterr().err) == (path != work)

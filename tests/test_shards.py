@@ -78,15 +78,15 @@ def test_a_missing_file_is_named_with_what_makes_it_again(packed, name):
     cure = (
         "`vikdf index .*` makes their index again"
         if name == "index.parquet"
-        else "make the shards again: .*--force shards"
+        else "make the shards again: .*`vikdf recover`"
     )
     with pytest.raises(ValueError, match=rf"{name} is missing.*{cure}"):
         Shards(packed)
 
 
-def test_the_cure_of_harmed_shards_is_a_target_of_snakemake_wherever_they_lie(packed):
-    target = re.search("`snakemake --cores all --force (.*)`", cure(packed)).group(1)
-    assert f"rule {target}:" in (Path(__file__).parent.parent / "workflow/rules/shards.smk").read_text()
+def test_the_cure_of_harmed_shards_is_a_command_of_ours(packed):
+    command = re.search("of a run's own, `vikdf (.*)`", cure(packed)).group(1)
+    assert cli.parser().parse_args([command]).options == []
 
 
 def test_a_shard_of_another_size_is_named(packed):

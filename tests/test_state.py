@@ -2,7 +2,7 @@
 
 import pytest
 
-from vikdf import files, state
+from vikdf import files, kept, state, tracking
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_finished_work_of_other_code_is_done_again(claim, capfd):
 def test_unfinished_work_of_other_code_is_refused_until_someone_says_so(claim):
     with claim() as work:
         work.checkpoints.mkdir()
-    with pytest.raises(ValueError, match=f"python -m vikdf.state --go-on {work.folder}"), claim(code="changed"):
+    with pytest.raises(ValueError, match=f"`vikdf state --go-on {work.folder}`"), claim(code="changed"):
         pass
-    state.go_on(go_on=work.folder)  # records the code digest as it is now: "changed"
+    kept.go_on(work.folder)  # records the code digest as it is now: "changed"
     with claim(code="changed") as again:
         assert again.folder == work.folder and again.checkpoints.exists()
 
@@ -72,7 +72,75 @@ def test_a_damaged_product_is_made_again(claim, capfd):
     (work.product / "model.txt").write_text("produce")
     with claim() as work:
         assert not work.finished
-    assert "product is damaged" in capfd.readouterr().err
+    assert "has a damaged product: it is made again" in capfd.readouterr().err
+
+
+HARMS = {
+    "a flipped bit": lambda path: path.write_bytes(path.read_bytes().replace(b'"code', b'"cnde', 1)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff" * 40),
+    "another form": lambda path: path.write_text("[7]"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_unfinished_work_goes_on_though_what_tells_of_it_is_harmed(claim, harm):
+    with claim() as work:
+        work.checkpoints.mkdir()
+    HARMS[harm](work.folder / "work.json")
+    with claim() as again:
+        assert again.checkpoints.exists() and not again.finished
+    HARMS[harm](work.folder / "work.json")
+    with pytest.raises(ValueError, match="unfinished work that other code began"), claim(code="changed"):
+        pass
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_unfinished_work_of_which_nothing_tells_any_more_is_begun_anew_with_a_word(claim, harm, capfd):
+    with claim() as work:
+        work.checkpoints.mkdir()
+    for name in state.WORK:
+        HARMS[harm](work.folder / name)
+    with claim() as again:
+        assert not again.checkpoints.exists()
+    assert "does not tell any more what began it: it is begun anew" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["product.json", "product/model.txt"])
+def test_a_product_that_is_harmed_or_of_which_nothing_tells_is_made_again(claim, tmp_path, name, harm):
+    work = finish(claim, '"code of a model, and some more"')
+    HARMS[harm](work.folder / name)
+    finish(claim, "again")
+    with claim() as made:
+        assert made.finished
+        made.export(tmp_path / "out", "model.txt")
+    assert (tmp_path / "out").read_text() == "again"
+
+
+@pytest.mark.parametrize("name", state.WORK)
+def test_a_finished_product_does_not_depend_on_what_began_it(claim, name):
+    work = finish(claim)
+    (work.folder / name).write_bytes(b"harmed")
+    with claim() as again:
+        assert again.finished
+
+
+def test_a_run_goes_on_in_its_journal_where_the_newest_whole_checkpoint_stands(claim, monkeypatch):
+    monkeypatch.setattr("vikdf.tracking.Run._send", lambda self: None)
+    with claim() as work:
+        for step in (2, 4):
+            files.write_checked(work.checkpoints / f"{step:08d}/state.json", {"step": step, "sha256": {}})
+        with work.tracked("name", {}, {}) as run:
+            for step in range(1, 6):
+                run.log(step, {"loss": step})
+    (work.checkpoints / "00000004/state.json").write_bytes(b"harmed")
+    with claim() as work, work.tracked("name", {}, {}) as run:
+        run.log(3, {"loss": 3})
+    lines = tracking.read(work.folder)
+    assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]
 
 
 def test_checkpoints_go_when_the_product_is_there(claim):
@@ -99,9 +167,9 @@ def test_a_second_process_on_the_same_work_is_refused(claim):
 def test_a_folders_manifest_stands_for_the_folder(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/part.bin").write_text("part")
-    assert state._digest(tmp_path / "a") == files.sha256(tmp_path / "a")
+    assert state.digest_of(tmp_path / "a") == files.sha256(tmp_path / "a")
     files.write_json(tmp_path / "a/manifest.json", {"part.bin": "digest"})
-    assert state._digest(tmp_path / "a") == files.sha256(tmp_path / "a/manifest.json")
+    assert state.digest_of(tmp_path / "a") == files.sha256(tmp_path / "a/manifest.json")
 
 
 PLAIN = "def f(x):\n    return x + 1\n"

@@ -1,36 +1,12 @@
 """Tracking: the journal is the truth, MLflow gets it whole, once, and may be away; of scores it shows answers too."""
 
 import json
-import shutil
 import sqlite3
 
 import pytest
+from stores import query
 
-from vikdf import schemas, shown, tracked, tracking
-
-
-@pytest.fixture(scope="session")
-def fresh(tmp_path_factory):
-    """A store as MLflow makes it, made once: its tables cost seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("fresh") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, fresh):
-    shutil.copyfile(fresh, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "params.yaml").write_text("seeds: [1]\n")
-    return tmp_path
-
-
-def query(place, text):
-    with sqlite3.connect(place / "mlflow.db") as store:
-        return store.execute(text).fetchall()
+from vikdf import files, schemas, shown, store, tracked, tracking
 
 
 def test_a_run_reaches_mlflow_whole(place):
@@ -68,12 +44,12 @@ def test_a_store_that_is_away_never_stops_the_work_and_replay_sends_it_once(plac
 
 
 def test_a_killed_run_goes_on_as_the_same_run_without_double_points(place):
-    first = tracking.Run("pretrain", "killed", {}, place / "state")
+    first = tracking.Run("pretrain", "killed", {}, place / "state").__enter__()
     for step in range(4):
         first.log(step, {"loss": float(step)})
     first._send()  # what the interval does; then the process dies: no end is written
-    first.journal.write('{"step": 9, "va')
-    first.journal.close()
+    first.journal.write(b'{"step": 9, "va')
+    first.held.close()
     with tracking.Run("pretrain", "killed", {}, place / "state", start=2) as again:
         for step in range(2, 6):
             again.log(step, {"loss": float(step)})
@@ -162,12 +138,16 @@ def test_a_file_without_an_ended_run_is_named(place, capsys):
     assert "report.html: not in MLflow" in capsys.readouterr().err
 
 
-def test_a_run_that_was_sent_before_lines_were_counted_is_not_sent_again(place):
-    with tracking.Run("tables", "old", {}, place / "state"):
-        pass
-    sent = json.loads((place / "state/mlflow.json").read_text())
-    (place / "state/mlflow.json").write_text(json.dumps({key: sent[key] for key in sent if key != "lines"}))
-    assert tracked.replay(place / "state", tracking.default_store()) == 0
+def test_a_run_of_long_ago_without_its_tag_and_with_another_memory_of_what_was_sent_is_found_again(place):
+    with tracking.Run("tables", "old", {"a": 1}, place / "state") as run:
+        run.log(0, {"loss": 1.0})
+    with sqlite3.connect(place / "mlflow.db") as old:
+        old.execute("delete from tags where key = 'journal'")
+    (place / "state/mlflow.json").write_text('{"store": "x", "run": "y", "last": {}, "ended": true}')
+    before = query(place, "select * from metrics"), query(place, "select * from params")
+    assert tracked.replay(place / "state", tracking.default_store()) == 1
+    assert query(place, "select name, status from runs") == [("old", "FINISHED")]
+    assert (query(place, "select * from metrics"), query(place, "select * from params")) == before
 
 
 def test_a_run_begun_anew_closes_the_dead_one(place):
@@ -190,8 +170,7 @@ def test_of_runs_that_were_done_again_the_last_one_is_the_current_one(place):
 def test_a_run_that_the_store_lost_does_not_hold_the_next_one_back(place, capsys):
     with tracking.Run("evaluate", "lost", {}, place / "state"):
         pass
-    sent = json.loads((place / "state/mlflow.json").read_text())
-    (place / "state/mlflow.json").write_text(json.dumps(sent | {"run": "0" * 32}))
+    files.write_checked(place / "state/mlflow.json", store.sent_of(place / "state") | {"run": "0" * 32})
     with tracking.Run("evaluate", "next", {}, place / "state"):
         pass
     assert ("next", "FINISHED") in query(place, "select name, status from runs") and capsys.readouterr().err == ""
@@ -204,8 +183,8 @@ def test_a_run_that_fails_is_shown_as_failed(place):
 
 
 def test_long_curves_are_thinned_to_at_most_500_points_and_short_ones_are_whole():
-    assert all(tracking.shown(index) for index in range(tracking.DENSE))
-    assert 200 < sum(map(tracking.shown, range(100_000))) <= 500
+    assert all(store.shown(index) for index in range(store.DENSE))
+    assert 200 < sum(map(store.shown, range(100_000))) <= 500
 
 
 def test_the_journal_is_readable_line_by_line(place):

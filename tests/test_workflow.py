@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vikdf import seals, verify
+
 ROOT = Path(__file__).resolve().parent.parent
 AFTER_THE_ANSWERS = {"evaluate", "significance", "tables", "cost", "figures", "report"}  # rules
 SAME = ["table1.csv", "table1.md", "table1.tex", "probe.csv", "significance.csv", "intervals.csv", "pairs.csv"]
@@ -159,6 +161,14 @@ def test_two_runs_from_clean_give_byte_equal_tables(run, tmp_path):
         assert (again / "results" / name).read_bytes() == (run / "results" / name).read_bytes(), name
 
 
+def test_every_product_is_sealed_and_whole(run, monkeypatch):
+    monkeypatch.chdir(run)
+    rows = [line.split("\t") for line in snakemake(run, "--summary").stdout.splitlines() if "\t" in line]
+    made = [row[rows[0].index("output_file")] for row in rows[1:]]
+    assert len(made) > 80 and [path for path in made if not seals.sealed(path)] == []
+    verify.verify([])
+
+
 def test_every_job_that_trains_or_scores_is_a_run_in_mlflow(run):
     with sqlite3.connect(run / "mlflow.db") as store:
         runs = store.execute("select name, status from runs").fetchall()
@@ -277,7 +287,7 @@ def test_a_corrupted_table_is_named_with_its_cure_and_the_command_to_repeat(run,
     changed("data/filter/pairs.parquet", lambda path: path.write_bytes(b"PAR1 no longer"))
     done = snakemake(run)
     assert done.returncode != 0
-    assert "data/filter/pairs.parquet is damaged" in done.stdout and "delete it and run" in done.stdout
+    assert "data/filter/pairs.parquet has changed since it was made: `vikdf recover` takes" in done.stdout
     assert "Traceback" not in done.stdout
     assert "To repeat only what failed:" in done.stdout and "snakemake --cores all --allowed-rules" in done.stdout
 

@@ -172,7 +172,11 @@ def read_lexicon(path: Path) -> dict[str, set[str]]:
     if not path.is_file():
         raise ValueError(f"{path} is missing: `caption.forbid_joint.lexicon` names it; write null there to drop none")
     words = files.read_json(path)
-    return {"nouns": set(words["nouns"]), "looks": {word for values in words["attributes"].values() for word in values}}
+    try:
+        looks = {word for values in words["attributes"].values() for word in values}
+        return {"nouns": set(words["nouns"]), "looks": looks}
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f'{path} is no lexicon: expected {{"nouns": [...], "attributes": {{look: [...]}}}}') from None
 
 
 if __name__ == "__main__":

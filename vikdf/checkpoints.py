@@ -1,24 +1,23 @@
 """Where a training run stands, on disk: a folder a checkpoint: weights, moments, random numbers and the best state.
 
 In: the trained tensors, an optimizer, a Progress. Out: checkpoints/<step>/, written aside and renamed, with the sha256
-of each part in state.json; the one before stays beside it and serves when the newest is damaged. Safetensors and
-JSON only.
+of each part in state.json, which has its own; the one before stays beside it and serves when the newest is damaged.
+Safetensors and JSON only.
 Used by vikdf.loop.
 """
 
-import json
 import random
 import shutil
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from vikdf import files
+from vikdf.state import newest, standing
 
 
 @dataclass
@@ -61,7 +60,7 @@ def set_random_state(state: torch.Tensor) -> None:
 
 
 def save(folder: Path, at: Progress, trained: dict, optimizer, best: dict | None, accelerator: Accelerator) -> None:
-    """Writes checkpoints/<step>/ whole, state.json with the digests of the rest; keeps it and the one before."""
+    """Writes checkpoints/<step>/ whole, state.json with the digests of all; keeps it and the one before."""
     states = accelerator.gather(random_state()[None].to(accelerator.device)).cpu()  # [processes, numbers]
     if accelerator.is_main_process:
         parts = {
@@ -73,20 +72,19 @@ def save(folder: Path, at: Progress, trained: dict, optimizer, best: dict | None
         with files.whole(folder / f"{at.step:08d}") as aside:
             aside.mkdir()
             for name, tensors in parts.items():
-                save_file(
-                    {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-                    aside / f"{name}.safetensors",
-                )
-            digests = {name: files.sha256(aside / f"{name}.safetensors") for name in parts}
-            (aside / "state.json").write_text(json.dumps({**vars(at), "sha256": digests}, sort_keys=True))
-        for old in sorted(path for path in folder.iterdir() if path.name.isdigit())[:-2]:
+                tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+                files.save_tensors(tensors, aside / f"{name}.safetensors")
+            digests = {path.name: files.sha256(path) for path in aside.glob("*.safetensors")}
+            files.write_checked(aside / "state.json", vars(at) | {"sha256": digests})
+        for old in standing(folder)[2:]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
 def resume(folder: Path, trained: dict, optimizer, accelerator: Accelerator) -> tuple[Progress, dict | None]:
-    """Puts the newest whole checkpoint in place."""
+    """Puts the newest whole checkpoint in place; damaged ones go."""
     path, state = newest(folder)
+    at, best = Progress(), None
     if path:
         put(trained, load_file(path / "weights.safetensors"))
         _put_moments(optimizer, load_file(path / "optimizer.safetensors"))
@@ -96,22 +94,12 @@ def resume(folder: Path, trained: dict, optimizer, accelerator: Accelerator) -> 
                 f"{path} is of {len(states)} processes, this run has {accelerator.num_processes}: start as many"
             )
         set_random_state(states[accelerator.process_index])
-        return Progress(**state), load_file(path / "best.safetensors") or None
-    return Progress(), None
-
-
-def newest(folder: Path) -> tuple[Path | None, dict]:
-    """The newest whole checkpoint and its state.json; a damaged one is named, and the one before it serves."""
-    for path in sorted((path for path in folder.glob("*") if path.name.isdigit()), reverse=True):
-        try:
-            state = files.read_json(path / "state.json")
-            for name, digest in state.pop("sha256").items():
-                if files.sha256(path / f"{name}.safetensors") != digest:
-                    raise ValueError(f"{name}.safetensors has changed since it was written")
-            return path, state
-        except (ValueError, OSError) as error:
-            print(f"the checkpoint {path} is damaged ({error}): the one before it serves", file=sys.stderr)
-    return None, {"step": 0}
+        at, best = Progress(**state), load_file(path / "best.safetensors") or None
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for damaged in standing(folder)[: standing(folder).index(path) if path else None]:
+            shutil.rmtree(damaged)  # so that of the two that stay, both are whole
+    return at, best
 
 
 def _moments(optimizer) -> dict[str, torch.Tensor]:

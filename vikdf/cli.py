@@ -5,14 +5,13 @@ Heavy libraries are imported by the command that needs them, so that --help answ
 """
 
 import argparse
-import json
 import os
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import compare, files, score, use, validate
+from vikdf import compare, kept, recover, score, use, validate, verify
 from vikdf.flags import printable
 from vikdf.human import commands as human
 
@@ -23,9 +22,10 @@ examples
   vikdf validate talks.jsonl           what is wrong in pairs or dialogues of your own, line by line, before anything runs
   vikdf plan presets/paper.yaml        what a run would train, compute and need, before it is started
   vikdf plan --gpu rtx4090 --micro-batch 8 --processes 4
-  vikdf verify                         are all products there and unharmed? reads every manifest.json below data/
+  vikdf recover                        whatever stopped a run, bring it to its end
+  vikdf verify                         are all products, and what is kept of work, there and unharmed?
   vikdf index images/                  shards of img2dataset: index them, so that they are read as ours are
-  vikdf state                          what work is kept, finished or half done, and how large it is
+  vikdf state                          what work is kept, finished or half done, and how large it is; --clean says what may go
   vikdf track replay                   send to MLflow what it missed while it was away
   vikdf ui --port 5001                 every run in the browser
   vikdf human sheet --responses results/generate/{llm_lora,vikdf}-zero-s1.parquet     pages on which people rate, blinded
@@ -36,14 +36,6 @@ examples
   vikdf score --hypotheses H.txt --references R.txt --json       all metrics of anyone's answers
   vikdf compare --a A.parquet --b B.parquet                      is A better than B, or is it chance?
 """
-VERIFY = """
-FOLDER and all below it are looked through for manifest.json, which each step writes last, with the sha256 of its files.
-Every file is read once. Exit status 1 if one is missing or was changed; each line then says how to get it back. Nothing is mended.
-
-examples
-  vikdf verify                 all of data/
-  vikdf verify data/shards     the shards alone, and which samples a harmed tar costs
-"""
 INDEX = """
 The tars hold samples as webdataset has them: a picture and a .json or .txt under one key. They are not changed; FOLDER gets
 index.parquet, where each sample lies, and manifest.json, with counts, what was left out by reason, and the sha256 of each tar.
@@ -52,14 +44,6 @@ A folder of tars that the pipeline shall learn from needs no index: name it in p
 
 example
   vikdf index images/          images/ is what img2dataset wrote with --output_format webdataset
-"""
-STATE = """
-A line a piece of work: finished or half done, its size, its folder. What is finished is not done again while its inputs and code
-are the same; what is half done goes on when its step is run again. A folder that is deleted is done anew.
-
-examples
-  vikdf state                  all work in state/
-  vikdf state /disk/state      another folder
 """
 PLAN = """
 Read the page from its end: whether each stage fits into the GPU, then the hours; the memory's parts, above, say what to change.
@@ -87,18 +71,6 @@ def plan(given: argparse.Namespace) -> None:
     print("\n\n\n".join(plans.plan(path, options) for path in given.paths))
 
 
-def verify(folder: Path) -> None:
-    """Every file that a manifest names is there with the sha256 that the manifest gives."""
-    _check_folder(folder)
-    manifests = sorted(folder.rglob("manifest.json"))
-    if not manifests:
-        raise ValueError(f"no manifest.json below {folder}: nothing has been made yet; run `snakemake --cores all`")
-    wrong = [line for path in manifests for line in _harmed(path)]
-    if wrong:
-        raise ValueError("\n".join([f"below {folder} not all is as its manifest says:", *wrong]))
-    print(f"{len(manifests)} manifests below {folder}: every file they name is whole")
-
-
 def index(folder: Path) -> None:
     from vikdf import index as indexes
 
@@ -112,68 +84,8 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} {what}: expected a folder that was made or copied before")
 
 
-def _harmed(manifest: Path) -> list[str]:
-    try:
-        return _harms(manifest, _told(manifest))
-    except ValueError as error:  # the manifest itself is harmed; the others are looked at all the same
-        return [f"  {error}"]
-
-
-def _told(manifest: Path) -> dict:
-    """What a manifest says; a ValueError for one that names nothing: it would be true whatever became of the files."""
-    said = files.read_json(manifest)
-    cure = "delete it and run the step that makes it again, or copy the folder anew"
-    if not isinstance(said, dict):
-        raise ValueError(f"{manifest} is no manifest, expected an object that names files: {cure}")
-    for name, kinds in {"files": dict, "sha256": (dict, str)}.items():
-        if name in said and not isinstance(said[name], kinds):
-            raise ValueError(f"{manifest} is no manifest, its `{name}` is {json.dumps(said[name])[:40]}: {cure}")
-    if not isinstance(said.get("sha256"), str) and not _digests(said):
-        raise ValueError(f"{manifest} is no manifest, it names no file with its sha256: {cure}")
-    return said
-
-
-def _harms(manifest: Path, said: dict) -> list[str]:
-    lines, target = [], manifest
-    if "index.parquet" in said.get("files", {}):
-        from vikdf import samples
-
-        found = samples.harm(manifest.parent)
-        alone = {each.path.name for each in found} == {"index.parquet"}
-        cure = f"  cure: {samples.cure(manifest.parent, alone)}"
-        return [*(f"  {each}" for each in found), cure] if found else []
-    for name, digest in sorted(_digests(said).items()):
-        path = manifest.parent / name
-        if not path.exists():
-            lines.append(f"  {path} is missing")
-        elif files.sha256(path) != digest:
-            lines.append(f"  {path} has changed since it was made")
-    whole = isinstance(said.get("sha256"), str)  # a model: one folder, one digest
-    if whole and files.digest([*files.contents(manifest.parent).items()]) != said["sha256"]:
-        lines, target = [f"  {manifest.parent} has changed since it was made"], manifest.parent
-    return [*lines, f"  cure: rm -r {target} and run `snakemake --cores all {target}`"] if lines else []
-
-
-def _digests(manifest: dict) -> dict[str, str]:
-    """File -> sha256 of a manifest: {"sha256": {file: ...}}, or entries {"sha256": ...} by file or by table."""
-    found = dict(manifest["sha256"]) if isinstance(manifest.get("sha256"), dict) else {}
-    for group in manifest.values():
-        for name, entry in group.items() if isinstance(group, dict) else []:
-            if isinstance(entry, dict) and "sha256" in entry:
-                found[name if "." in name else f"{name}.parquet"] = entry["sha256"]
-    return found
-
-
-def state(folder: Path) -> None:
-    rows = []
-    for path in sorted(folder.glob("*/*/")):
-        if (path / "journal.jsonl").exists() and not (path / "work.json").exists():
-            continue  # of a job that keeps no work, only what MLflow shows of it
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        kept = {"product.json": "finished", "about.json": "answers"}  # these of an endpoint
-        done = next((said for name, said in kept.items() if (path / name).exists()), "half done")
-        rows.append(f"{done:10} {size / 1e6:9.1f} MB  {path}")
-    print("\n".join(rows) if rows else f"no work is kept in {folder}")
+def state(given: argparse.Namespace) -> None:
+    kept.run(given, Path("data/backbones"), [Path("data"), Path("results")])
 
 
 def replay(folder: Path, store: str) -> None:
@@ -183,7 +95,8 @@ def replay(folder: Path, store: str) -> None:
 
 
 def ui(host: str, port: int) -> None:
-    from vikdf import tracking
+    """MLflow for this machine's own browsers: on loopback, for no other name, in no other page's frame."""
+    from vikdf import store, tracking
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -191,12 +104,16 @@ def ui(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError:
             raise ValueError(f"port {port} of {host} is in use: take another, `make ui PORT={port + 1}`") from None
-    store = tracking.default_store()
-    experiment = tracking.client_of(store)[1]
+    address = tracking.default_store()
+    with store.opened(address) as (_, experiment):
+        pass
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"  # MLflow's other pages are for traces
-    print(f"MLflow shows {store} at http://{host}:{port}/{page}  (Ctrl-C ends it)", flush=True)
-    server = ["server", "--backend-store-uri", store, "--host", host, "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *server])
+    print(f"MLflow shows {store.masked(address)} at http://{host}:{port}/{page}  (Ctrl-C ends it)", flush=True)
+    server = ["server", "--backend-store-uri", address, "--host", host, "--port", str(port), "--workers", "1"]
+    server += ["--allowed-hosts", f"{host}:{port},localhost:{port}", "--x-frame-options", "DENY"]
+    opening = ("MLFLOW_SERVER_", "MLFLOW_UVICORN_", "MLFLOW_GUNICORN_")  # what would open it further than these flags
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(opening)}
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *server], kept)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -214,14 +131,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("paths", nargs="*", type=Path, default=[Path("params.yaml")], metavar="FILE", help=said)
     validate.add_flags(one)
     _plan_flags(_command(commands, "plan", "parameters, FLOPs, memory, storage and hours of a params file", plan, PLAN))
-    said = "check every product against its manifest"
-    one = _command(commands, "verify", said, lambda given: verify(given.folder), VERIFY)
-    _folder(one, "what was made", Path("data"))
+    said = "bring a run to its end, whatever stopped it"
+    recover.add_flags(_command(commands, "recover", said, recover.run, recover.MORE))
+    said = "are all products, and what is kept of work, as they were made?"
+    verify.add_flags(_command(commands, "verify", said, verify.run, verify.MORE))
     said = "index tar shards that another tool wrote, such as img2dataset"
     one = _command(commands, "index", said, lambda given: index(given.folder), INDEX)
     one.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that holds the .tar files")
-    one = _command(commands, "state", "list the work that is kept in state/", lambda given: state(given.folder), STATE)
+    one = _command(commands, "state", "the work that is kept: list, explain or clean it", state, kept.MORE)
     _folder(one, "the work", Path("state"))
+    kept.add_flags(one)
     track = commands.add_parser("track", help="MLflow: send what it missed")
     track = track.add_subparsers(title="commands", metavar="COMMAND", required=True)
     one = _command(

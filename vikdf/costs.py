@@ -16,6 +16,7 @@ Stages without a journal (sources, filter, caption, shards, dialogues) are not i
 The one table that two equal runs write differently: it tells of the machine.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def _journals(root: Path) -> list[Path]:
 def row_of(folder: Path) -> dict | None:
     """The row of one piece of work, by the name that it was asked for; None of what was only a try of `tuning.csv`."""
     row, path = cost(tracking.read(folder)), folder / tracking.ASKED
-    asked = files.read_json(path) if path.exists() else {}
+    asked = {}
+    with contextlib.suppress(ValueError, TypeError, FileNotFoundError):  # harmed, the journal's own name serves
+        asked = dict(files.read_json(path))
     names = {row["run"]: row["began"]} | asked if row else {}
     own = [name for name in names if not TRY.fullmatch(name.removeprefix("finetune-"))]
     return row | {"run": own[-1], "asked": names[own[-1]]} if own else None

@@ -9,6 +9,8 @@ Other kinds are not even tried: Pillow hands EPS, for one, to another program.
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 KINDS = {  # Pillow's name -> how such a file begins, and its suffixes; ours is the first
     "JPEG": (b"\xff\xd8\xff", "jpg", "jpeg"),
@@ -48,3 +50,13 @@ def opened(image: bytes | None):
         return Image.open(io.BytesIO(image or b""), formats=FORMATS).convert("RGB")
     except (*UNDECODABLE, Image.DecompressionBombError):
         return None
+
+
+def each_opened(images: list[bytes | None], path: Path) -> Iterator:
+    """The pictures of a table's rows, all of which must show something; `path`: the table, for what is wrong in it."""
+    for row, image in enumerate(images, 1):
+        picture = opened(image)
+        if picture is None:
+            said = f"{path}, row {row} of {len(images)}: there is no picture, or it cannot be decoded"
+            raise ValueError(f"{said}; leave the row out, or name another table")
+        yield picture

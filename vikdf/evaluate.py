@@ -4,7 +4,7 @@ In: results/generate/X.parquet (RESPONSES), word vectors (a folder or a file, se
 Out: results/evaluate/X.parquet (SCORES): one row a metric, each with its signature; results/evaluate/examples/X.parquet
 (EXAMPLES): one row an answer, with the counts that the metrics are made of.
 Run: python -m vikdf.evaluate --responses results/generate/X.parquet --vectors data/backbones/vectors --encoder \
-         --output results/evaluate/X.parquet --examples results/evaluate/examples/X.parquet \
+         --output results/evaluate/X.parquet --output-examples results/evaluate/examples/X.parquet \
          --state-root state --tokenizer nltk
 """
 
@@ -27,7 +27,7 @@ def evaluate(
     vectors: Path,
     encoder: list[Path],
     output: Path,
-    examples: Path,
+    output_examples: Path,
     state_root: Path,
     tokenizer: str,
 ) -> None:
@@ -37,7 +37,7 @@ def evaluate(
     vectors: word vectors for Average, Extrema and Greedy: a folder or a file
     encoder: folder of a text encoder for the metric `similarity`; none: without that metric
     output: SCORES table
-    examples: EXAMPLES table
+    output_examples: EXAMPLES table
     state_root: the folder `state`; the journal that feeds MLflow lies below it
     tokenizer: how BLEU, ROUGE-L and the embedding metrics cut words: nltk (as the paper) or space (as nlg-eval's input)
     """
@@ -58,13 +58,11 @@ def evaluate(
             lines, measured = rows_of.written(asked, answers), written(answers)
         scores += [head | measure | {"value": round(measure["value"], rows_of.DIGITS)} for measure in measured]
         each += lines
-    schemas.write(each, examples, schemas.EXAMPLES)
+    schemas.write(each, output_examples, schemas.EXAMPLES)
     schemas.write(scores, output, schemas.SCORES)
     inputs = {"responses": responses, "vectors": vectors} | {f"encoder/{path.name}": path for path in encoder}
-    settings = {"tokenizer": tokenizer}
-    shown.track(
-        scores=scores, inputs=inputs, settings=settings, output=output, examples=examples, state_root=state_root
-    )
+    tables = {"output": output, "examples": output_examples}
+    shown.track(scores=scores, inputs=inputs, settings={"tokenizer": tokenizer}, **tables, state_root=state_root)
 
 
 def _head(rows: list[dict], path: Path) -> dict:

@@ -13,19 +13,18 @@ Shapes: B batch, L tokens of the longest text, P image patches + 1, E joint widt
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vikdf import files, flags, state
+from vikdf import files, flags, space, state
+from vikdf.signals import Signals, stop, unheard
 
 PIECE = 256  # entries computed at once, and kept as one piece: what a kill costs at most
 LEAST = 16  # rows computed at once: in batches of one or two, matrix products on a CPU take other sums (seen)
@@ -92,7 +91,7 @@ class Pieces:
                 bits = values.view(torch.int16) if values.dtype == torch.bfloat16 else values
                 np.save(aside / f"{array}.npy", bits.contiguous().numpy(), allow_pickle=False)
             manifest["sha256"] = {array: files.sha256(aside / f"{array}.npy") for array in arrays}
-            files.write_json(aside / "manifest.json", manifest)
+            files.write_checked(aside / "manifest.json", manifest)
         self._take(name, manifest)
 
     def _take(self, name: str, manifest: dict) -> None:
@@ -129,7 +128,7 @@ def _name(manifest: dict) -> str:
 def sound(piece: Path) -> dict | None:
     """The manifest of a piece whose every byte is as it was written, else None."""
     try:
-        manifest = files.read_json(piece / "manifest.json")
+        manifest = files.read_checked(piece / "manifest.json")
         held = {path.stem: files.sha256(path) for path in piece.glob("*.npy")}
         return manifest if _name(manifest) == piece.name and held == manifest["sha256"] else None
     except (ValueError, OSError, KeyError, TypeError, AttributeError):  # no manifest, or not one of ours any more
@@ -147,8 +146,10 @@ class Features:
         self._check()
 
     def _check(self) -> None:
+        if self.folder.name == key(self.encoder):
+            return  # the name says it; encoder.json tells it to people
         path = self.folder / "encoder.json"
-        found = files.read_json(path) if path.exists() else {}
+        found = files.read_checked(path) if path.exists() else {}
         kept = any(self.folder.glob("*/[0-9a-f]*"))
         if changed := sorted(name for name in found.keys() | self.encoder if found.get(name) != self.encoder.get(name)):
             if found or kept:
@@ -162,12 +163,13 @@ class Features:
         pictures = {sha256: row for row, sha256 in enumerate(shards.index["image_sha256"].to_pylist())}
         captions = {_key(text): text for texts in shards.index["captions"].to_pylist() for text in texts}
         for alone in (False, True):
-            with _lock(self.folder, alone):
+            wait = f"{self.folder} is in use by another process: waiting until it ends"
+            with files.alone(self.folder / "lock", str(self.folder), wait=wait, shared=not alone):
                 for pieces in (self.pictures, self.captions):
                     pieces.open(clear=alone)
                 wanted = [row for sha256, row in pictures.items() if sha256 not in self.pictures.places]
                 texts = sorted(text for key, text in captions.items() if key not in self.captions.places)
-                if not wanted and not texts and (self.folder / "product.json").exists():
+                if not wanted and not texts and self.counts():
                     break
                 if alone:
                     self._make(shards, wanted, texts, workers)
@@ -176,20 +178,33 @@ class Features:
     def _make(self, shards, rows: list[int], texts: list[str], workers: int) -> None:
         from tqdm import tqdm
 
+        each = space.features(self.clip, next(self.clip.parameters()).element_size())
+        tokens = sum(min(self.clip.context, 2 + 2 * len(text.split())) for text in texts)  # a word is some 1.3
+        whole = len(rows) * (each["states"] + each["pixels"]) + tokens * each["token"]
+        space.need(f"CLIP features of {len(rows)} pictures and {len(texts)} captions", {self.folder: whole})
         (self.folder / "product.json").unlink(missing_ok=True)
-        files.write_json(self.folder / "encoder.json", self.encoder)
+        files.write_checked(self.folder / "encoder.json", self.encoder)
         sha256 = shards.index["image_sha256"]
-        for part, pixels in tqdm(_prepared(self.clip, shards, _parts(rows), workers), "pictures", mininterval=5):
-            states = self._encoded(self.clip.image, pixels)  # [n, P, E]
-            arrays = {"pixels": coded(pixels, self.levels), "states": states}
-            self.pictures.add([sha256[row].as_py() for row in part], list(range(1, len(part) + 1)), arrays)
-        for part in tqdm(_parts(texts), "captions", mininterval=5):
-            self.captions.add([_key(text) for text in part], *self._read(part))
+        with Signals() as signals:
+            for part, pixels in tqdm(_prepared(self.clip, shards, _parts(rows), workers), "pictures", mininterval=5):
+                states = self._encoded(self.clip.image, pixels)  # [n, P, E]
+                arrays = {"pixels": coded(pixels, self.levels), "states": states}
+                self.pictures.add([sha256[row].as_py() for row in part], list(range(1, len(part) + 1)), arrays)
+                stop(signals.name, f"{len(self.pictures.places)} pictures", self.folder)
+            for part in tqdm(_parts(texts), "captions", mininterval=5):
+                self.captions.add([_key(text) for text in part], *self._read(part))
+                stop(signals.name, f"{len(self.captions.places)} captions", self.folder)
         held = [file for file in self.folder.rglob("*.npy")]
         counts = {"pictures": len(self.pictures.places), "captions": len(self.captions.places)}
         counts["bytes"] = sum(file.stat().st_size for file in held)
-        files.write_json(self.folder / "product.json", counts)
+        files.write_checked(self.folder / "product.json", counts)
         print(f"{self.folder}: features of {counts['pictures']} pictures and {counts['captions']} captions", flush=True)
+
+    def counts(self) -> dict[str, int]:
+        """What is there, where all is: pictures, captions, bytes."""
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            return files.read_checked(self.folder / "product.json")
+        return {}
 
     def _read(self, texts: list[str]) -> tuple[list[int], dict[str, Tensor]]:
         """The tokens and states of texts, one text after the other; in the whole context, as without the cache."""
@@ -247,28 +262,19 @@ class _Prepared(torch.utils.data.Dataset):
 
 def _prepared(clip, shards, parts: list[list[int]], workers: int) -> torch.utils.data.DataLoader:
     """With a generator of its own: the loader's would otherwise move the training's random numbers."""
-    made = {"batch_size": None, "num_workers": workers, "generator": torch.Generator()}
+    made = {"batch_size": None, "num_workers": workers, "generator": torch.Generator(), "worker_init_fn": unheard}
     return torch.utils.data.DataLoader(_Prepared(clip, shards, parts), **made)
 
 
-@contextlib.contextmanager
-def _lock(folder: Path, alone: bool) -> Iterator[None]:
-    """Many may read, one makes; a lock dies with its process, so none is ever stale."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    with open(folder / "lock", "a") as stream:
-        try:
-            fcntl.flock(stream, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder} is in use by another process: waiting until it ends", file=sys.stderr, flush=True)
-            fcntl.flock(stream, kind)
-        yield
+def key(encoder: dict[str, str]) -> str:
+    """The name of the folder of an encoder's features."""
+    return files.digest(encoder)[:16]
 
 
 def of(state_root: Path, shards, clip, device: torch.device, workers: int = 0) -> Features:
     """The features of these shards by this CLIP, found by the encoder's fingerprint, and made where they are not there."""
     encoder = fingerprint(clip, device)
-    folder = Path(state_root) / "features" / files.digest(encoder)[:16]
+    folder = Path(state_root) / "features" / key(encoder)
     return Features(folder, clip, device, encoder).complete(shards, workers)
 
 
@@ -288,7 +294,7 @@ def features(*, shards: Path, clip: Path, state_root: Path, precision: str, work
     device = place.process().device
     encoder = CLIP.load(clip, place.FROZEN[precision]).to(device)
     made = of(state_root, Shards(shards), encoder, device, workers)
-    print(f"{made.folder}: {files.read_json(made.folder / 'product.json')['bytes'] / 1e6:.1f} MB")
+    print(f"{made.folder}: {made.counts()['bytes'] / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,23 @@
 `name: type` becomes `--name VALUE` (underscores as dashes); Path, str, int, float and bool are read as such,
 `list[Path]` takes several values, any other type (dict, list, X | None) is read as JSON. Lines `name: meaning` of the
 docstring become the help. A ValueError or an OSError is the user's: one sentence, the command to repeat, exit status 1.
+What the flags name is compared with its seals first; what the function made at flags that begin with `output` is sealed.
+SIGTERM and Ctrl-C are one sentence too, with exit status 143 and 130; what can be kept in the middle has vikdf.signals.
 """
 
 import argparse
 import inspect
 import json
+import os
 import re
 import shlex
+import signal
 import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
+
+from vikdf import seals, space
 
 
 def _argument(annotation) -> dict:
@@ -60,9 +66,29 @@ def printable(text: object, keep: str = "\n\t") -> str:
 def main(function: Callable) -> None:
     made = parser(function)
     values = vars(made.parse_args())
+    before = signal.signal(signal.SIGTERM, _interrupts(os.getpid()))
     try:
-        function(**values)
+        with seals.guarded(values):
+            function(**values)
+    except KeyboardInterrupt as stop:
+        name = str(stop) or "SIGINT"
+        said = f"stopped by {name}; nothing that was finished is lost: the same command goes on"
+        print(f"\n{made.prog}: {said}", file=sys.stderr)
+        sys.exit(128 + signal.Signals[name])
     except (ValueError, OSError) as error:
-        print(f"\n{made.prog}: {printable(error)}", file=sys.stderr)
+        print(f"\n{made.prog}: {printable(space.told(error))}", file=sys.stderr)
         print(f"to repeat this step alone: {made.prog} {shlex.join(sys.argv[1:])}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupts(own: int) -> Callable:
+    """SIGTERM ends this process as Ctrl-C does; a child that it made ends without a word."""
+
+    def interrupt(number: int, frame) -> None:
+        if os.getpid() != own:
+            os._exit(128 + number)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    return interrupt

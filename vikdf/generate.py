@@ -11,6 +11,7 @@ kept in state/, so that a stopped run goes on with the next one.
 """
 
 import json
+import sys
 from pathlib import Path
 
 from vikdf import endpoints, files, flags, flops, schemas, state, systems
@@ -56,7 +57,7 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int, journal
     """All rows in chunks of like length, longest first; chunks that are there already are read, not repeated."""
     from tqdm import tqdm
 
-    from vikdf.signals import Signals
+    from vikdf.signals import Signals, stop
 
     order = sorted(range(len(rows)), key=lambda i: (-len(" ".join(rows[i]["context"])), i))
     chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
@@ -64,20 +65,30 @@ def answer_all(work, load, rows: list[dict], decoding: dict, batch: int, journal
     with Signals() as signals:
         for number, places in enumerate(bar := tqdm(chunks, desc="answering", unit="chunk", mininterval=5)):
             part = work.checkpoints / f"{number:06d}.json"
-            if not part.exists():
-                answerer = answerer or load()
-                files.write_json(part, answer(answerer, [rows[i] for i in places], decoding, batch))
-                journal.log(number, {"answered": min((number + 1) * CHUNK, len(rows))})
-                flops.answers(
-                    journal, number, len(chunks), answer, answerer, [rows[i] for i in places], decoding, batch
-                )
-            for i, values in zip(places, files.read_json(part), strict=True):
+            begun, answers = part.exists(), _kept(part)
+            if answers is None:
+                answerer, some = answerer or load(), [rows[i] for i in places]
+                answers = answer(answerer, some, decoding, batch)
+                files.write_checked(part, {"answers": answers})
+                if not begun:  # the journal tells of a damaged one already
+                    journal.log(number, {"answered": min((number + 1) * CHUNK, len(rows))})
+                    flops.answers(journal, number, len(chunks), answer, answerer, some, decoding, batch)
+            for i, values in zip(places, answers, strict=True):
                 made[i] = values
             bar.set_postfix({"dialogues": len(places)})
-            if signals.name:
-                said = f"stopped by {signals.name} after chunk {number + 1} of {len(chunks)}"
-                raise InterruptedError(f"{said}; nothing is lost: the same command goes on from there ({work.folder})")
+            stop(signals.name, f"chunk {number + 1} of {len(chunks)}", work.folder)
     return made
+
+
+def _kept(part: Path) -> list[dict] | None:
+    """A chunk's answers as they were kept; None where there are none, or damaged ones."""
+    try:
+        return files.read_checked(part)["answers"]
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        print(f"{part} is damaged: it is made again", file=sys.stderr)
+        return None
 
 
 def loader(entry: dict, tuned: Path | None, places: systems.Places, precision: str):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from vikdf import files, schemas, tars
+from vikdf import files, schemas, seals, tars
 from vikdf.decode import OTHER, SUFFIXES
 
 NAME, MANIFEST = "index.parquet", "manifest.json"
@@ -134,6 +134,8 @@ def index(folder: Path) -> None:
     seen = tqdm(found, desc="index", unit=" shard", mininterval=1)
     parts = ((path, table(read_tar(path, folder.resolve().name), dropped)) for path in seen)
     made = write(folder, parts, dropped, COMMAND)
+    if unit := seals.sealed(folder):  # of shards of a run's own, these are the ones from now on
+        seals.seal(unit)
     print(f"{folder}: {made['rows']} samples with {made['captions']} captions in {len(found)} shards")
     for reason, count in made["dropped"].items():
         print(f"  left out, {reason}: {count}")

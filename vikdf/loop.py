@@ -23,10 +23,10 @@ from accelerate.utils import gather_object, send_to_device
 from torch import nn
 from tqdm import tqdm
 
-from vikdf import checkpoints, flops, place
+from vikdf import checkpoints, flops, place, space
 from vikdf.checkpoints import Progress
 from vikdf.order import Batches
-from vikdf.signals import Signals, unheard
+from vikdf.signals import Signals, stop, unheard
 
 POINTS = 500  # of a curve: what a tracking store takes well; each is the mean of the steps since the one before
 SCHEDULES = {  # (step, warm-up steps, all steps) -> factor on the learning rate
@@ -87,6 +87,7 @@ def train(
     trained = {name: value for name, value in objective.named_parameters() if value.requires_grad}
     _leave_frozen_alone(objective)
     model, optimizer = _spread(objective.train(), accelerator), accelerator.prepare(_optimizer(trained, numbers))
+    space.need_for_training(folder, sum(value.numel() for value in trained.values()), judged=bool(validate))
     at, best = checkpoints.resume(folder, trained, optimizer, accelerator)
     batches = Batches(rows, numbers.batch, numbers.seed, at.epoch, at.position, rank, processes, sizes)
     loader = iter(_loader(fetch, batches, numbers))
@@ -100,7 +101,6 @@ def train(
             at.window.append(_step(accelerator, objective, model, optimizer, trained, parts, numbers, at.step))
             at.step += 1
             at.epoch, at.position = batches.after(at.epoch, at.position)
-            bar.update(1)
             if at.step % max(1, numbers.steps // POINTS) == 0 or at.step == numbers.steps:
                 _show(_point(at), at.step, bar, journal)
             if validate and (at.step % numbers.validate_every == 0 or at.step == numbers.steps):
@@ -109,9 +109,8 @@ def train(
             stopped = _agreed(signals.name, accelerator)
             if stopped or (at.step % numbers.checkpoint_every == 0 and at.step < numbers.steps):
                 checkpoints.save(folder, at, trained, optimizer, best, accelerator)
-            if stopped:
-                said = f"stopped by {stopped} after step {at.step} of {numbers.steps}"
-                raise InterruptedError(f"{said}; nothing is lost: the same command goes on from there ({folder})")
+            stop(stopped, f"step {at.step} of {numbers.steps}", folder)
+            bar.update(1)  # last: with Ctrl-C, whoever reads it may be gone before us
     if best:
         checkpoints.put(trained, best)
     return at

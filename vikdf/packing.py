@@ -6,20 +6,19 @@ A tar and its rows in the hidden folder are whole: a run that was killed goes on
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 from tqdm import tqdm
 
-from vikdf import files, index, schemas
+from vikdf import files, index, schemas, space
 from vikdf.decode import suffix
 from vikdf.tars import Tar
 
@@ -83,7 +82,8 @@ def packed(captions: Path, pairs: Path, folder: Path, **bounds: int) -> Iterator
     total, done = sum(1 for _ in samples(captions, pairs, ("key",))), 0
     if not total:
         raise ValueError(f"{captions} has no caption in use: loosen the rules of filter and caption in params.yaml")
-    pieces = _pieces(folder)
+    space.need(f"the shards of {total} pictures", {folder: pairs.stat().st_size - space.held(folder)})
+    pieces = list(takewhile(_sound, _pieces(folder)))
     for piece in pieces:
         rows = schemas.read(piece, schemas.INDEX)
         done += rows.num_rows
@@ -99,6 +99,18 @@ def packed(captions: Path, pairs: Path, folder: Path, **bounds: int) -> Iterator
         yield path, rows
 
 
+def _sound(piece: Path) -> bool:
+    """Whether a tar still holds what its rows say, byte for byte; from a damaged one on, all are packed again."""
+    try:
+        rows = schemas.read(piece, schemas.INDEX)
+        sound = index.table(index.read_tar(piece.with_suffix(".tar"), ""), Counter()).equals(rows)
+    except (ValueError, OSError):
+        sound = False
+    if not sound:
+        print(f"{piece.with_suffix('.tar')} is damaged: it is packed again", file=sys.stderr)
+    return sound
+
+
 def _pieces(folder: Path) -> list[Path]:
     """A tar's rows of the index, written when it was whole."""
     return sorted(folder.glob("[0-9]*.parquet"))
@@ -109,27 +121,22 @@ def begun(output: Path, work: dict) -> Iterator[Path]:
     """The hidden folder with what a killed run of the same work left whole; it takes the place of `output` at the end."""
     folder = output.parent / f".{output.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        _alone(held, folder)
-        if not (folder / "work.json").exists() or files.read_json(folder / "work.json") != work:
+    with files.alone(folder, str(folder)):
+        if _begun(folder) != work:
             _clear(folder, set())
-            files.write_json(folder / "work.json", work)
+            files.write_checked(folder / "work.json", work)
         whole = {piece.with_suffix(kind).name for piece in _pieces(folder) for kind in (".tar", ".parquet")}
         _clear(folder, {"work.json", *whole})
         yield folder
         _clear(folder, {index.NAME, index.MANIFEST, *(path.name for path in index.tars_of(folder))})
         files.put(folder, output)
-    finally:
-        os.close(held)
 
 
-def _alone(held: int, folder: Path) -> None:
-    """The lock dies with the process."""
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{folder} is being packed by another process: wait until it ends, or stop it") from None
+def _begun(folder: Path) -> dict | None:
+    """The work that left what is there; None where nothing tells."""
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        return files.read_checked(folder / "work.json")
+    return None
 
 
 def _clear(folder: Path, kept: set[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
+from vikdf import plain_yaml
 from vikdf.systems import BACKBONES
 
 SCHEMA = Path(__file__).resolve().parent.parent / "workflow/schemas/params.schema.yaml"
@@ -46,21 +47,6 @@ NULLABLE = ("filter.", "caption.")
 SMALL = 1 << 26  # bytes of a file whose digest is asked before the first job: that takes a tenth of a second
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice: the second would win without a word."""
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"line {node.start_mark.line + 1}: the key `{key}` stands twice in one section; keep one")
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def load(path: Path, schema: Path = SCHEMA) -> dict:
     """The params of a file, checked; a ValueError says in one sentence what is wrong and what would be right."""
     path = Path(path)
@@ -68,12 +54,7 @@ def load(path: Path, schema: Path = SCHEMA) -> dict:
         raise ValueError(f"{path} is missing: copy one from presets/, for example `cp presets/demo.yaml {path}`")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: expected a params file, such as presets/demo.yaml")
-    try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}, {error}") from None
+    values = plain_yaml.read(path)
     check(values, yaml.safe_load(schema.read_text()), path)
     check_forms(values, path)
     check_world(values, path)

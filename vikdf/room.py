@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vikdf import space
 from vikdf.model.cost import Lengths
 from vikdf.model.outline import Outlines, size, trained
 from vikdf.model.vikdf import VIKDFForPretraining
@@ -91,9 +92,10 @@ def storage(
         whole = sum(entry(values, model, lengths).values())
         made.append(Row("cached CLIP features, in state", count * len(clips(values)), "a picture", whole))
     made += backbones(values, outlines, model)
-    made.append(Row("checkpoints of a pretraining", 2, "weights, two moments", 12 * trained(model)))
+    made.append(Row("checkpoints of a pretraining", 2, "weights, two moments", space.CHECKPOINT * trained(model)))
     return made + [
-        Row(f"product: {name}", 2 * times, "weights in 32 bits", 4 * n) for name, (times, n) in products.items()
+        Row(f"product: {name}", 2 * times, "weights in 32 bits", space.WEIGHT * n)
+        for name, (times, n) in products.items()
     ]
 
 
@@ -105,10 +107,9 @@ def file_bytes(values: dict, picture_bytes: int) -> int:
 
 def entry(values: dict, model: VIKDFForPretraining, lengths: Lengths) -> dict[str, float]:
     """Bytes that vikdf.features keeps of a picture: its states, its pixels, its captions' states and tokens."""
-    clip, size = model.source.clip, number_size(values["pretrain"]["training"])
+    made = space.features(model.source.clip, number_size(values["pretrain"]["training"]))
     tokens = values["caption"]["keep"] * (lengths.caption_mean + 2)
-    states = ((clip.pixels // clip.patch) ** 2 + 1) * clip.width * size
-    return {"states": states, "pixels": 3 * clip.pixels**2, "captions": tokens * (clip.width * size + 4)}
+    return {"states": made["states"], "pixels": made["pixels"], "captions": tokens * made["token"]}
 
 
 def clips(values: dict) -> dict[str, int]:

@@ -201,11 +201,10 @@ def _held(folder: Path) -> dict:
 
 
 def cure(folder: Path, index_alone: bool = False) -> str:
-    """How the shards become whole. --force, since Snakemake looks at the manifest alone and sees no shard go; the
-    rule's name, since a folder elsewhere is no target of it."""
+    """How the shards become whole. Snakemake looks at the manifest alone and sees no shard go: `vikdf recover` sees it."""
     path = Path(folder) / index.MANIFEST
     if index_alone:
         return f"where the tars are whole, `{index.COMMAND} {folder}` makes their index again"
     if path.exists() and files.read_json(path).get("made_by") == index.COMMAND:
         return f"copy the tars anew, or run `{index.COMMAND} {folder}` to take them as they are"
-    return "copy the shards anew, or make the shards again: of a run's own, `snakemake --cores all --force shards`"
+    return "copy the shards anew, or make the shards again: of a run's own, `vikdf recover`"

@@ -16,11 +16,13 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from vikdf import files, schemas
+from vikdf import files, schemas, space
 from vikdf.decode import opened
+from vikdf.signals import Signals, stop
 
 CHUNK = 500  # pictures of one finished piece: what a killed run repeats at most
 TEXTS = 2  # texts that CLIP reads at once for each caption sampled at once: it keeps no keys and values of them
+TEXT = 200  # bytes of a sampled caption with its key and score, at most
 BROKEN = "broken_picture"  # the reason of all captions of a picture that cannot be decoded
 
 
@@ -121,10 +123,13 @@ def make(work, pairs: Path, captioner: Path, clip: Path, *, batch: int, **sampli
     standing = found(work.checkpoints)
     left = [number for number in range(-(-total // CHUNK)) if number not in standing]
     if left:
+        texts = 2 * len(left) * CHUNK * sampling["candidates"]  # in pieces, and in one table
+        space.need(f"the sampled captions of {total} pictures", {work.folder: texts * TEXT})
         told = Captioner(captioner)
         models = told, CLIP.load(clip, told.dtype).to(told.device)
     done = sum(min(CHUNK, total - number * CHUNK) for number in standing)
-    with tqdm(total=total, initial=done, desc="caption", unit=" picture", mininterval=1) as bar:
+    shown = tqdm(total=total, initial=done, desc="caption", unit=" picture", mininterval=1)
+    with Signals() as signals, shown as bar:
         for number, table in pieces(pairs, left[0]) if left else ():
             if number in standing:
                 continue
@@ -134,6 +139,7 @@ def make(work, pairs: Path, captioner: Path, clip: Path, *, batch: int, **sampli
                 made += candidates_of(rows[start : start + step], *models, sampling, batch)
                 bar.update(len(rows[start : start + step]))
             keep(work.checkpoints, number, made)
+            stop(signals.name, f"piece {number + 1} of {-(-total // CHUNK)}", work.folder)
     with work.finish() as product, schemas.writer(product / "scored.parquet", schemas.CAPTIONS) as add:
         for piece in sorted(work.checkpoints.glob("*-*.parquet")):
             add(schemas.read(piece, schemas.CAPTIONS))

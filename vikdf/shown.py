@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from vikdf import files, schemas, tracking
+from vikdf import files, schemas, store, tracking
 
 ROWS = 200  # of each task in a table for the eye: a page of MLflow takes them all at once; the parquet has every row
 WRITTEN = ["id", "hypothesis", "reference", "context", "task", "nll", "tokens"]
@@ -55,7 +55,7 @@ def tables(examples: Path, folder: Path) -> list[Path]:
     for kind, (columns, belongs) in kinds.items():
         lines = [[shown(row[name]) for name in columns] for part in taken.values() for row in part if belongs(row)]
         if lines:
-            made.append(folder / f"{kind}{tracking.TABLE}")
+            made.append(folder / f"{kind}{store.TABLE}")
             with files.whole(made[-1]) as aside:
                 aside.write_text(json.dumps({"columns": columns, "data": lines}, ensure_ascii=False))
     return made

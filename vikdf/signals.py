@@ -3,8 +3,7 @@
 with Signals() as signals:
     for piece in work:
         ...
-        if signals.name:  # "SIGTERM" or "SIGINT"
-            raise InterruptedError(f"stopped by {signals.name} ...")
+        stop(signals.name, f"piece {piece} of 12", folder)
 
 What has no `signals` at hand, as a thread that waits to ask, looks at `Signals.name`: a signal is its whole process's.
 
@@ -13,12 +12,13 @@ a step would take the step with it. The process that trains decides when they en
 """
 
 import signal
+from pathlib import Path
 
 
 class Signals:
     """SIGTERM and Ctrl-C wait for the end of the step; a second one does not wait."""
 
-    name = ""  # of the first one that came
+    name = ""  # of the first one that came: "SIGTERM" or "SIGINT"
 
     def __enter__(self) -> "Signals":
         self.before = {}
@@ -34,6 +34,13 @@ class Signals:
         Signals.name = ""
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def stop(name: str, after: str, folder: Path) -> None:
+    """Ends the work here if a signal of that name came; `after`: the last piece that is kept in `folder`."""
+    if name:
+        said = f"stopped by {name} after {after}; nothing is lost: the same command goes on from there ({folder})"
+        raise InterruptedError(said)
 
 
 def unheard(worker: int) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vikdf import files, flags, schemas
+from vikdf import files, flags, schemas, space
 from vikdf.corpora import failures
 from vikdf.corpora.addresses import Limits, address_status
 from vikdf.corpora.fetch import FETCHED, URLS, List, Manner, Worker, answers, check, fetch
@@ -123,6 +123,8 @@ has an example of each form
         for name, one in open_lists.items():
             with works[name].finish() as product, schemas.writer(product / "fetched.parquet", FETCHED) as add:
                 _in_batches(answers(one, passes), add)
+        came = [work.product / "fetched.parquet" for work in works.values()]
+        space.need("the pictures", {output: sum(path.stat().st_size for path in came)})
         reasons = {name: Counter() for name in corpora}
         done = {
             name: _write(name, entry, limits, works.get(name), output, reasons[name]) | _origin(entry, raw)

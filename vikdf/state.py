@@ -1,16 +1,16 @@
 """Resumable work: state/<stage>/<key>/, where the key is what the work is, its params and the digests of its inputs.
 
 In: a stage's params and inputs. Out: a folder to work in, and the finished product to copy to the stage's output.
-A folder holds work.json (what it is, and the digest of the code that began it), checkpoints/ while it runs, the
-journal, and product/ with product.json when it is done. Finished work of the same key and code is copied out, never
-done twice; finished by other code, it is done again; begun by other code, it goes on only when someone says so:
+A folder holds work.json (what it is, and the digest of the code that began it) and a copy of it, checkpoints/ while it
+runs, the journal, and product/ with product.json (its digest, and that of the code that made it) when it is done.
+Finished work of the same key and code is copied out, never done twice; finished by other code, or harmed, it is done
+again; begun by other code, it goes on only when someone says so:
 
-    python -m vikdf.state --go-on state/pretrain/0123456789abcdef
+    vikdf state --go-on state/pretrain/0123456789abcdef
 """
 
 import ast
 import contextlib
-import fcntl
 import os
 import shutil
 import sys
@@ -18,16 +18,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from vikdf import files, flags, tracking
+from vikdf import files, seals, tracking
 from vikdf.code import ROOT, code
 
 SHOWN = {
     "bar",
     "flops",
     "journal",
+    "seals",
+    "space",
     "tracking",
     "tqdm",
 }  # names whose calls only show something: they never change a product
+WORK = ("work.json", ".work.json")  # the same twice: what began the work is known though one of them is harmed
 
 
 class _Bare(ast.NodeTransformer):
@@ -73,9 +76,10 @@ def code_digest(modules: list[str], root: Path = ROOT) -> str:
 class Work:
     """One piece of work in its folder; `finished` when its product is there, whole, and made by this code."""
 
-    def __init__(self, folder: Path, finished: bool, inputs: dict[str, str]):
-        self.folder, self.finished, self.inputs = folder, finished, inputs
+    def __init__(self, folder: Path, work: dict):
+        self.folder, self.code, self.inputs = folder, work["code"], work["inputs"]
         self.checkpoints, self.product = folder / "checkpoints", folder / "product"
+        self.finished = _finished(folder, work)
 
     @contextlib.contextmanager
     def finish(self) -> Iterator[Path]:
@@ -83,7 +87,8 @@ class Work:
         with files.whole(self.product) as aside:
             aside.mkdir()
             yield aside
-        files.write_json(self.folder / "product.json", {"sha256": files.sha256(self.product)})
+        made = {"sha256": files.sha256(self.product), "code": self.code}
+        files.write_checked(self.folder / "product.json", made)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.finished = True
 
@@ -93,7 +98,8 @@ class Work:
         if not main_process():
             yield None
             return
-        step = max((int(path.stem) for path in self.checkpoints.glob("*") if path.stem.isdigit()), default=-1)
+        pieces = [int(path.stem) for path in self.checkpoints.glob("*.json") if path.stem.isdigit()]
+        step = max(pieces, default=newest(self.checkpoints)[1].get("step", -1))
         with tracking.Run(
             self.folder.parent.name, name, params, self.folder, tags, data=self.inputs, start=step + 1
         ) as run:
@@ -105,7 +111,10 @@ class Work:
         """Keeps by which names of a run the work was asked for, and when last: vikdf/costs.py lists it by a row's."""
         path = self.folder / tracking.ASKED
         if main_process():
-            files.write_json(path, (files.read_json(path) if path.exists() else {}) | {run: int(time.time() * 1000)})
+            known = {}
+            with contextlib.suppress(ValueError, TypeError, FileNotFoundError):  # harmed, it is forgotten
+                known = dict(files.read_json(path))
+            files.write_json(path, known | {run: int(time.time() * 1000)})
 
     def export(self, output: Path, name: str = "") -> None:
         """Copies the product (or one file of it) to the stage's output."""
@@ -119,47 +128,102 @@ class Work:
 @contextlib.contextmanager
 def claim(root: Path, stage: str, modules: list[str], params: dict, inputs: dict[str, Path]) -> Iterator[Work]:
     """The work that these params and inputs define, held by this process (and its ranks) until the block ends."""
-    inputs = {name: _digest(path) for name, path in inputs.items()}
+    seals.check(*inputs.values())
+    paths = {name: str(path) for name, path in inputs.items()}  # for people: nothing compares them
+    inputs = {name: digest_of(path) for name, path in inputs.items()}
     folder = Path(root) / stage / files.digest({"params": params, "inputs": inputs})[:16]
-    work = {"stage": stage, "modules": modules, "params": params, "inputs": inputs, "code": code_digest(modules)}
+    work = {"stage": stage, "modules": modules, "params": params, "inputs": inputs, "paths": paths}
+    work["code"] = code_digest(modules)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        with _lock(folder):
-            yield Work(folder, _finished(folder, work), inputs)
+        with files.alone(folder / "lock", str(folder)):
+            yield Work(folder, work)
         return
     from vikdf import place
 
     with contextlib.ExitStack() as stack:
         with place.process().main_process_first():
             if main_process():
-                stack.enter_context(_lock(folder))
-            made = Work(folder, _finished(folder, work), inputs)
+                stack.enter_context(files.alone(folder / "lock", str(folder)))
+            made = Work(folder, work)
         yield made
 
 
 def _finished(folder: Path, work: dict) -> bool:
     """Whether the product is there; what other code finished is cleared, what other code began is refused."""
-    begun = files.read_json(folder / "work.json") if (folder / "work.json").exists() else work
+    before = begun(folder)
     if (folder / "product.json").exists():
-        if begun["code"] != work["code"]:
-            print(f"{folder} was finished by other code: it is done again", file=sys.stderr)
-        elif files.read_json(folder / "product.json")["sha256"] != files.sha256(folder / "product"):
-            print(f"{folder}/product is damaged: it is made again", file=sys.stderr)
-        else:
+        wrong = _wrong(folder, work)
+        if not wrong:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a run that was killed as it took them away
             return True
-        for path in folder.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif begun["code"] != work["code"] and (folder / "checkpoints").exists():
+        _clear(folder, wrong)
+    elif (folder / "checkpoints").exists() and not before:
+        _clear(folder, "does not tell any more what began it: it is begun anew")
+    elif (folder / "checkpoints").exists() and before["code"] != work["code"]:
         raise ValueError(
             f"{folder} holds unfinished work that other code began. If the change does not touch what was done so far, "
-            f"say `python -m vikdf.state --go-on {folder}` and repeat; else delete that folder to begin anew"
+            f"say `vikdf state --go-on {folder}` and repeat; else delete that folder to begin anew"
         )
-    files.write_json(folder / "work.json", work)
+    begin(folder, work)
     return False
 
 
-def _digest(path: Path) -> str:
+def begin(folder: Path, work: dict) -> None:
+    """Writes what begins the work."""
+    for name in WORK:
+        files.write_checked(folder / name, work)
+
+
+def begun(folder: Path) -> dict:
+    """What began the work, as work.json says or, where that is harmed, its copy; {} where nothing tells."""
+    for name in WORK:
+        try:
+            return files.read_checked(folder / name)
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            print(f"{folder / name} is damaged: its copy serves, if it has one", file=sys.stderr)
+    return {}
+
+
+def _wrong(folder: Path, work: dict) -> str:
+    """Why a product does not serve; empty where it is whole, and made by this code."""
+    try:
+        made = files.read_checked(folder / "product.json")
+        if made["code"] != work["code"]:
+            return "was finished by other code: it is done again"
+        return "" if made["sha256"] == files.sha256(folder / "product") else "has a damaged product: it is made again"
+    except (ValueError, FileNotFoundError) as error:
+        return f"has a damaged product ({error}): it is made again"
+
+
+def _clear(folder: Path, why: str) -> None:
+    print(f"{folder} {why}", file=sys.stderr)
+    for path in folder.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def standing(checkpoints: Path) -> list[Path]:
+    """The folders of a training's checkpoints, the newest first."""
+    return sorted((path for path in checkpoints.glob("*") if path.name.isdigit()), reverse=True)
+
+
+def newest(checkpoints: Path) -> tuple[Path | None, dict]:
+    """The newest whole checkpoint and its state.json; a damaged one is named, and the one before it serves."""
+    for path in standing(checkpoints):
+        try:
+            state = files.read_checked(path / "state.json")
+            for name, digest in state.pop("sha256").items():
+                if files.sha256(path / name) != digest:
+                    raise ValueError(f"{name} has changed since it was written")
+            return path, state
+        except (ValueError, OSError) as error:
+            print(f"the checkpoint {path} is damaged ({error}): the one before it serves", file=sys.stderr)
+    return None, {}
+
+
+def digest_of(path: Path) -> str:
     """The digest of an input; a folder's manifest, where there is one, names the digest of everything in it."""
     manifest = Path(path) / "manifest.json"
     return files.sha256(manifest if manifest.exists() else path)
@@ -168,33 +232,3 @@ def _digest(path: Path) -> str:
 def main_process() -> bool:
     """True in the one process that writes."""
     return int(os.environ.get("RANK", 0)) == 0
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock dies with its process, so none is ever stale."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is being worked on by another process: wait until it ends, or stop it"
-            ) from None
-        yield
-
-
-def go_on(*, go_on: Path) -> None:
-    """Unfinished work that other code began may go on with the code as it is now.
-
-    go_on: the folder of the work, as the refusal named it
-    """
-    if not (go_on / "work.json").exists():
-        raise ValueError(f"{go_on} holds no work: expected a folder such as state/pretrain/0123456789abcdef")
-    work = files.read_json(go_on / "work.json")
-    files.write_json(go_on / "work.json", work | {"code": code_digest(work["modules"])})
-    print(f"{go_on} goes on with the code as it is now: repeat the command that was refused")
-
-
-if __name__ == "__main__":
-    flags.main(go_on)

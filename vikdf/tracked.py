@@ -6,16 +6,16 @@ In: journals of vikdf/tracking.py. Out: the same in the store; nothing is sent t
     tracked.replay(state, store)               # `vikdf track replay`
 """
 
-import json
+import contextlib
 import sys
 from pathlib import Path
 
-from vikdf import files, tracking
+from vikdf import files, store, tracking
 
 
-def add(folder: Path, artifacts: list[Path], store: str | None = None) -> None:
+def add(folder: Path, artifacts: list[Path], address: str | None = None) -> None:
     """Gives an ended run more files; one that was added before with the same bytes is not sent again."""
-    lines = tracking.read(folder)
+    lines, address = tracking.read(folder), address or tracking.default_store()
     if not any("end" in line for line in lines):
         names = ", ".join(path.name for path in artifacts)
         print(f"{names}: not in MLflow, since {folder / tracking.JOURNAL} tells of no ended run", file=sys.stderr)
@@ -23,21 +23,53 @@ def add(folder: Path, artifacts: list[Path], store: str | None = None) -> None:
     known = {line["artifact"]: line.get("sha256") for line in lines if "artifact" in line}
     digests = {path: files.sha256(path) for path in artifacts}
     new = [path for path in digests if known.get(str(path)) != digests[path]]
-    with open(folder / tracking.JOURNAL, "a") as journal:
-        journal.writelines(json.dumps({"artifact": str(path), "sha256": digests[path]}) + "\n" for path in new)
-    if behind(folder, store or tracking.default_store()):
-        tracking.try_send(folder, store or tracking.default_store())
+    tracking.append(folder, [{"artifact": str(path), "sha256": digests[path]} for path in new])
+    if behind(folder, address):
+        tracking.try_send(folder, address)
 
 
-def replay(folder: Path, store: str) -> int:
-    """Sends all journals below `folder` that the store does not have whole; returns how many were sent."""
-    waiting = [path.parent for path in sorted(folder.rglob(tracking.JOURNAL)) if behind(path.parent, store)]
-    for run in waiting:
-        tracking.send(run, store)
-    return len(waiting)
+def replay(folder: Path, address: str) -> int:
+    """Sends all journals below `folder` that the store does not have whole; returns how many were sent.
+
+    Runs whose process died without a word end as killed; one that lives sends itself. A journal that the store refuses
+    does not hold the others back: all that were refused are named at the end.
+    """
+    try:
+        there = store.runs(address)
+    except store.FAILED as error:
+        raise OSError(
+            f"{store.masked(address)} does not answer ({tracking.reason(error)}): repeat when it does"
+        ) from None
+    sent, refused = 0, []
+    for path in sorted(Path(folder).rglob(tracking.JOURNAL)):
+        if not _ended(path.parent) or not behind(path.parent, address, there):
+            continue
+        try:
+            tracking.send(path.parent, address)
+            sent += 1
+        except store.FAILED as error:
+            refused.append(f"{path} ({tracking.reason(error)})")
+    if refused:
+        raise OSError(f"{sent} runs sent, but {store.masked(address)} did not take {', '.join(refused)}")
+    return sent
 
 
-def behind(folder: Path, store: str) -> bool:
-    """Whether the store lacks some of a journal. Of a run that was sent before lines were counted, it has all."""
-    sent, lines = tracking.sent_of(folder), tracking.read(folder)
-    return sent.get("store") != store or not sent["ended"] or sent.get("lines", len(lines)) < len(lines)
+def behind(folder: Path, address: str, there: set[str] | None = None) -> bool:
+    """Whether the store lacks some of a journal: as far as is remembered here, and that the run is among those `there`."""
+    sent, lines = store.sent_of(folder), tracking.read(folder)
+    lost = sent.get("store") != store.masked(address) or (there is not None and sent["run"] not in there)
+    return lost or not sent["ended"] or sent["lines"] < len(lines)
+
+
+def _ended(folder: Path) -> bool:
+    """Whether a journal has an end; it gets one where the process that wrote it is dead."""
+    lines = tracking.read(folder)
+    if not lines or "stage" not in lines[0]:
+        print(f"{folder / tracking.JOURNAL} has no first line any more: it is left out", file=sys.stderr)
+        return False
+    if any("end" in line for line in lines):
+        return True
+    with contextlib.suppress(ValueError), files.alone(folder / tracking.LOCK, str(folder)):
+        tracking.append(folder, [{"end": "KILLED", "time": max(line["time"] for line in lines if "time" in line)}])
+        return True
+    return False

@@ -7,15 +7,14 @@ In: what a job logs. Out: <folder>/journal.jsonl, flushed line by line; the same
         run.artifact(output / "curves.jsonl")
 
 The store is $MLFLOW_TRACKING_URI, or else mlflow.db in the current folder, with artifacts in mlruns/ beside it. A store
-that does not answer costs one warning; `vikdf track replay` sends later what is missing, and nothing twice. A job that
-was killed and goes on in the same folder from step n opens its old run again: pass `start=n`. The journal's last
-line tells how much memory the job (its last try) took at most and on what it ran. Files for an ended run: vikdf/tracked.py.
+that does not answer costs one warning and is asked again later; `vikdf track replay` sends what is missing, and nothing
+twice. A job that was killed and goes on in the same folder from step n opens its old run again: pass `start=n`. The
+journal's last line tells how much memory the job (its last try) took at most and on what it ran. MLflow's side is
+vikdf/store.py; files for an ended run: vikdf/tracked.py.
 """
 
 import contextlib
-import fcntl
 import json
-import math
 import os
 import platform
 import re
@@ -27,21 +26,15 @@ from pathlib import Path
 
 import yaml
 
-from vikdf import files
+from vikdf import files, store
 
-EXPERIMENT = "vikdf"
 JOURNAL = "journal.jsonl"
-SENT = "mlflow.json"  # the run's id, its store, and the last step that was sent of each metric
+LOCK = "journal.lock"  # held by the one process that writes
 PARAMS = Path("params.yaml")  # every run keeps the file that decided it
 ASKED = "asked.json"  # by which names finished work was asked for, and when last (vikdf/state.py)
 INTERVAL = 60  # seconds between two sendings while a job runs: a person watches, the job does not wait
-DENSE = 64  # this many first points of a curve are sent, then ever sparser ones: 100,000 points become 400
-LONGEST = 5900  # MLflow takes values of at most 6,000 characters
-ABOUT = {"mlflow.note.content": "To compare, filter: `tags.stage = 'evaluate' and tags.current = 'yes'`, for example."}
-TABLE = ".table.json"  # so ends a file {columns, data} that MLflow's UI shows, and compares between runs, as a table
+AWAY = 600  # seconds until a store that did not answer is asked again
 LOADED = int(time.time() * 1000)  # when this process began, near enough
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a dead server must not hold the training back
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
 
 class Run:
@@ -63,29 +56,38 @@ class Run:
 
         Tags are params too: MLflow lines up params when runs are compared, and not tags.
         """
-        self.folder, self.store = Path(folder), store or default_store()
-        self.broken, self.next = False, time.monotonic() + INTERVAL
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / JOURNAL
-        old = read(self.folder)
-        kept = [line for line in old if start and line.get("step", -1) < start and "end" not in line]
-        if kept:  # what ended, stopped by a signal, has another end to come
-            kept.append({"again": _now(), "stopped": max(line.get("time", 0) for line in old)})
-            if sent := sent_of(self.folder):
-                files.write_json(self.folder / SENT, sent | {"ended": False, "lines": 0})
-        else:
-            close_dead(self.folder, self.store)
+        self.folder, self.address, self.start = Path(folder), store or default_store(), start
         told = {key: str(value) for key, value in (tags or {}).items()}
         shown_too = {key: value for key, value in told.items() if not key.startswith("mlflow.")} | params
-        head = {"stage": stage, "name": name, "time": began or _now(), "params": flat(shown_too), "data": data or {}}
-        head["tags"] = {"stage": stage, "current": "yes", "mlflow.source.name": f"vikdf.{stage}"} | _origin() | told
-        with files.whole(path) as aside:
-            aside.write_text("".join(json.dumps(line) + "\n" for line in kept or [head]))
-        self.journal = open(path, "a", buffering=1)  # one line, one write
+        self.head = {"stage": stage, "name": name, "time": began or _now(), "params": flat(shown_too)}
+        self.head["data"] = data or {}
+        self.head["tags"] = {"stage": stage, "current": "yes", "mlflow.source.name": f"vikdf.{stage}"}
+        self.head["tags"] |= _origin() | told
+        self.unwritten, self.broken, self.next = b"", False, 0.0
 
     def __enter__(self) -> "Run":
+        with contextlib.ExitStack() as held:
+            held.enter_context(files.alone(self.folder / LOCK, f"{self.folder / JOURNAL}"))
+            lines = self._kept(read(self.folder)) or [self.head]
+            with files.whole(self.folder / JOURNAL) as aside:
+                aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            self.journal = held.enter_context(open(self.folder / JOURNAL, "ab", buffering=0))  # one line, one write
+            self.held = held.pop_all()
         self._send()
         return self
+
+    def _kept(self, old: list[dict]) -> list[dict]:
+        """What stays of an earlier try: all before the step from which this one goes on, and a line that says so."""
+        kept = [line for line in old if self.start and line.get("step", -1) < self.start and "end" not in line]
+        times = [line["time"] for line in old if "time" in line]
+        begun = old[0] if old and "stage" in old[0] else None
+        if kept and not begun and times:  # the first line was harmed: the points are worth keeping, in another run
+            kept = [self.head | {"time": min(times)}, *kept]
+        if not kept or not begun:
+            store.close(self.folder, begun, self.address)
+        elif sent := store.sent_of(self.folder):
+            files.write_checked(self.folder / store.SENT, sent | {"ended": False, "lines": 0, "last": None})
+        return [*kept, {"again": _now(), "stopped": max(times)}] if kept and times else []
 
     def log(self, step: int, values: dict[str, float]) -> None:
         values = {name: float(value) for name, value in values.items()}
@@ -98,17 +100,26 @@ class Run:
         self._write({"artifact": str(path)})
 
     def __exit__(self, kind, error, trace) -> None:
-        status = {None: "FINISHED", KeyboardInterrupt: "KILLED", InterruptedError: "KILLED"}.get(kind, "FAILED")
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | InterruptedError)
+        status = "FINISHED" if kind is None else "KILLED" if stopped else "FAILED"
         self._write({"end": status, "time": _now()} | _used())
-        self.journal.close()
-        self._send()
+        with self.held:
+            if not self.broken or time.monotonic() >= self.next:
+                self._send()
 
     def _write(self, line: dict) -> None:
-        self.journal.write(json.dumps(line) + "\n")
+        """Appends a line; what a full disk does not take waits for the next one: what stops is the checkpoint, not this."""
+        said, self.unwritten = bool(self.unwritten), self.unwritten + json.dumps(line).encode() + b"\n"
+        try:
+            while self.unwritten:
+                self.unwritten = self.unwritten[self.journal.write(self.unwritten) :]
+        except OSError as error:
+            if not said:
+                print(f"{self.folder / JOURNAL} cannot be written ({error.strerror}): its lines wait", file=sys.stderr)
 
     def _send(self) -> None:
-        self.broken = self.broken or not try_send(self.folder, self.store)
-        self.next = time.monotonic() + INTERVAL
+        self.broken = not try_send(self.folder, self.address, quiet=self.broken)
+        self.next = time.monotonic() + (AWAY if self.broken else INTERVAL)
 
 
 def seconds(lines: list[dict]) -> float:
@@ -116,65 +127,69 @@ def seconds(lines: list[dict]) -> float:
     spent, times = 0, []
     for line in lines:
         if "again" in line:
-            spent, times = spent + line["stopped"] - times[0], [line["again"]]
+            spent, times = spent + (line["stopped"] - times[0] if times else 0), [line["again"]]
         times += [line["time"]] if "time" in line else []
     return (spent + times[-1] - times[0]) / 1000 if times else 0.0
 
 
 def read(folder: Path) -> list[dict]:
-    """The journal's lines; one that a kill cut short is left out."""
+    """The journal's lines; one that a kill cut short, or that no run writes, is left out."""
     path, lines = Path(folder) / JOURNAL, []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            lines += [line] if _sound(line) and not (lines and "stage" in line) else []
     return lines
 
 
-def send(folder: Path, store: str) -> None:
+def append(folder: Path, lines: list[dict]) -> None:
+    """Adds lines to the journal of an ended run; one that a kill cut short stays a line of its own."""
+    path = Path(folder) / JOURNAL
+    cut = not path.read_bytes().endswith(b"\n")
+    with open(path, "ab", buffering=0) as journal:
+        journal.write(b"\n" * cut + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+
+def _sound(line) -> bool:
+    """Whether a run writes such a line: what a bad disk or a stranger wrote is never sent."""
+    match line:
+        case {"stage": str(), "name": str(), "time": int(when), "params": dict()}:
+            told = [line["params"], line.get("tags", {}), line.get("data", {})]
+            texts = all(
+                isinstance(part, dict) and all(isinstance(text, str) for text in part.values()) for part in told
+            )
+            return texts and _counts(when)
+        case {"step": int(step), "time": int(when), "values": dict(values)}:
+            return _counts(step, when) and all(isinstance(value, float) for value in values.values())
+        case {"again": int(again), "stopped": int(stopped)}:
+            return _counts(again, stopped)
+        case {"end": "FINISHED" | "FAILED" | "KILLED", "time": int(when)}:
+            used = {key: value for key, value in line.items() if key.endswith("_mb")}
+            return _counts(when, *used.values()) and isinstance(line.get("device", ""), str)
+        case {"artifact": str(path)}:
+            return "\0" not in path
+    return False
+
+
+def _counts(*values) -> bool:
+    return all(isinstance(value, int) and 0 <= value < 2**53 for value in values)
+
+
+def send(folder: Path, address: str) -> None:
     """Brings the folder's MLflow run up to its journal: what was sent before is not sent again."""
     lines = read(folder)
-    head, end = lines[0], next((line for line in lines if "end" in line), None)
-    client, experiment = client_of(store)
-    sent = sent_of(folder)
-    if sent.get("store") != store:
-        sent = {"store": store, "run": _open(client, experiment, head), "last": {}, "ended": False}
-        files.write_json(folder / SENT, sent)
-    elif not sent["ended"] and client.get_run(sent["run"]).info.status != "RUNNING":
-        client.update_run(sent["run"], status="RUNNING")
-    _send_points(client, sent, _points(lines, sent["last"], final=end is not None))
-    files.write_json(folder / SENT, sent)
-    if end and sent.get("lines", 0) < len(lines):
-        _send_artifacts(client, sent["run"], [{"artifact": str(PARAMS)}, *lines[sent.get("lines", 0) :]])
-        if not sent["ended"]:
-            cost = {"seconds": seconds(lines)} | {name: end[name] for name in end if name.endswith("_mb")}
-            _send_points(client, sent, [(f"cost/{name}", value, end["time"], 0) for name, value in cost.items()])
-            client.set_tag(sent["run"], "device", end.get("device", "unknown"))
-            client.set_terminated(sent["run"], end["end"], end["time"])
-        files.write_json(folder / SENT, sent | {"ended": True, "lines": len(lines)})
+    store.bring(folder, lines, address, seconds(lines), [PARAMS])
 
 
-def try_send(folder: Path, store: str) -> bool:
+def try_send(folder: Path, address: str, quiet: bool = False) -> bool:
     """Sends; a store that does not take it costs one warning."""
     try:
-        send(folder, store)
-    except _failures() as error:
-        _warn(error, folder)
+        send(folder, address)
+    except store.FAILED as error:
+        if not quiet:
+            _warn(error, folder)
         return False
     return True
-
-
-def close_dead(folder: Path, store: str) -> None:
-    """What was begun here and is begun anew: no longer the current run; one that did not end is shown as killed."""
-    sent = sent_of(folder)
-    (folder / SENT).unlink(missing_ok=True)
-    if sent and (sent["store"] == store or not sent["ended"]):
-        with contextlib.suppress(*_failures()):  # a store that is away, or has it no more: the new run will tell
-            client = client_of(sent["store"])[0]
-            client.set_tag(sent["run"], "current", "no")
-            if not sent["ended"]:
-                client.set_terminated(sent["run"], "KILLED")
 
 
 def default_store() -> str:
@@ -185,102 +200,11 @@ def flat(values: dict, prefix: str = "") -> dict[str, str]:
     """Nested settings as MLflow shows them: dotted names, short text."""
     found = {}
     for key, value in values.items():
-        inner = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[:LONGEST]}
+        inner = (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)[: store.VALUE]}
+        )
         found |= inner
     return found
-
-
-def shown(index: int) -> bool:
-    """Whether a curve's point of this index is sent: all at first, then every 2nd, 4th ..., always the same ones."""
-    return index < DENSE or index % 2 ** math.ceil(math.log2((index + 1) / DENSE)) == 0
-
-
-def _points(lines: list[dict], last: dict[str, int], final: bool) -> list[tuple[str, float, int, int]]:
-    """(metric, value, time, step) to send; with `final` each metric's last point too."""
-    curves: dict[str, dict[int, tuple]] = {}
-    for line in lines:
-        for name, value in line.get("values", {}).items():
-            curves.setdefault(name, {})[line["step"]] = (name, value, line["time"], line["step"])
-    points = []
-    for name, curve in curves.items():
-        for index, point in enumerate(curve.values()):
-            wanted = shown(index) or (final and index == len(curve) - 1)
-            if wanted and point[3] > last.get(name, -1):
-                points.append(point)
-    return points
-
-
-def _send_artifacts(client, run: str, lines: list[dict]) -> None:
-    """Every file that is still there, under its name: a second one of that name takes the first one's place."""
-    paths = [Path(path) for path in dict.fromkeys(line["artifact"] for line in lines if "artifact" in line)]
-    there = [path for path in paths if path.exists()]
-    for path in there:
-        client.log_artifact(run, str(path))
-    if tables := [{"path": path.name, "type": "table"} for path in there if path.name.endswith(TABLE)]:
-        client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(tables))
-
-
-def _send_points(client, sent: dict, points: list[tuple]) -> None:
-    from mlflow.entities import Metric
-
-    for first in range(0, len(points), 1000):  # the most that MLflow takes at once
-        client.log_batch(sent["run"], metrics=[Metric(*point) for point in points[first : first + 1000]])
-    sent["last"] |= {name: step for name, _, _, step in points}
-
-
-def _open(client, experiment: str, head: dict) -> str:
-    from mlflow.entities import Dataset, DatasetInput, Param
-
-    run = client.create_run(experiment, start_time=head["time"], tags=head["tags"], run_name=head["name"]).info.run_id
-    params = [Param(name, value) for name, value in head["params"].items()]
-    for first in range(0, len(params), 100):
-        client.log_batch(run, params=params[first : first + 100])
-    data = [Dataset(name, sha[:36], "local", json.dumps({"sha256": sha})) for name, sha in head["data"].items()]
-    if data:
-        client.log_inputs(run, [DatasetInput(dataset) for dataset in data])
-    return run
-
-
-def client_of(store: str):
-    """MLflow's client and the experiment's id. Jobs wait for each other here: two that make a fresh store break it."""
-    from mlflow import MlflowClient
-
-    kind, _, address = store.partition("://")
-    if kind == "sqlite":
-        place = Path(address[1:])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock, artifacts = place.with_suffix(".lock"), str(place.parent.resolve() / "mlruns")
-    else:
-        lock, artifacts = Path("state/tracking.lock"), None
-        lock.parent.mkdir(exist_ok=True)
-        if kind.startswith("postgresql"):
-            _knock(store)
-    with open(lock, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        client = MlflowClient(store)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        return client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, ABOUT)
-
-
-def _knock(store: str) -> None:
-    """One try at a database: MLflow itself would try a dead one for an hour."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(store)
-    engine.connect().close()
-    engine.dispose()
-
-
-def _failures() -> tuple:
-    """What a missing, full or broken store raises."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError, OSError, ImportError  # the last: a database without its driver
-
-
-def sent_of(folder: Path) -> dict:
-    return files.read_json(folder / SENT) if (folder / SENT).exists() else {}
 
 
 def _used() -> dict:
@@ -307,10 +231,13 @@ def _origin() -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit.stdout.strip()} if commit.returncode == 0 else {})
 
 
+def reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _warn(error: BaseException, folder: Path) -> None:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     print(
-        f"MLflow did not take this run ({reason}): the work goes on, its curves are in {folder / JOURNAL}; "
+        f"MLflow did not take this run ({reason(error)}): the work goes on, its curves are in {folder / JOURNAL}; "
         "send them later with `vikdf track replay`",
         file=sys.stderr,
     )

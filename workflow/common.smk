@@ -14,6 +14,7 @@ ON_KNOWING, ON_ALONE    the systems that only table 4 asks for: VIKDF's setting,
                         model; ON_VARIANTS: their variants of pretrain
 EXTRA                   what else was made that the report shows, with its bytes' digest: evidence, tables 2 to 4, figures 5 to 7
 launch(section)         how the stage's training starts: in one process, or in as many as the section says
+take_turn()             before the first job: nobody else works in this folder
 """
 
 import re
@@ -26,6 +27,7 @@ from vikdf import endpoints as _endpoints
 from vikdf import params as _params
 from vikdf.code import code
 from vikdf.files import sha256
+from vikdf.turns import take_turn
 
 # What a job says goes to the screen and to its log. Ctrl-C, and whoever stops a whole group, signal `tee` too: it must not die
 # before the job has said its last words.

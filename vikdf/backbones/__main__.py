@@ -108,7 +108,8 @@ def make(*, name: str, entry: dict, seed: int, output: Path, state_root: Path) -
             ):
                 folder = aside / name
                 folder.mkdir()
-                scores = function(**inputs, **settings, **trained, output=folder)
+                with files.saving(folder):
+                    scores = function(**inputs, **settings, **trained, output=folder)
                 shapes.check(name, architecture, folder)
                 made = {"form": form, "scores": scores, "sha256": files.sha256(folder)}
                 made |= {key: entry[key] for key in SOURCE if key in entry}

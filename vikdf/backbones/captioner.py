@@ -4,13 +4,13 @@ The folder holds model, WordPiece tokenizer and image processor: AutoModelForIma
 like any captioner of the hub. vikdf.caption samples from it.
 """
 
-import io
 import re
 from collections import Counter
 from pathlib import Path
 
 from vikdf import files, schemas
 from vikdf.backbones.optimise import optimise
+from vikdf.decode import each_opened
 
 LONGEST = 16  # tokens of a caption that is taught: a longer one is chat around a picture, and costs twice the time
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -69,14 +69,13 @@ def train(
     """Trains on all but a tenth of the pictures; returns how often captions of that tenth say what is true."""
     import numpy as np
     import torch
-    from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
     captions = table["captions"].to_pylist()
     torch.manual_seed(seed)
     processor = make_processor([text for row in captions for text in row], vocabulary, pixels)
     model = make_model(processor.tokenizer, pixels, patch, width, layers, text_layers)
-    opened = [Image.open(io.BytesIO(image)).convert("RGB") for image in table["image"].to_pylist()]
+    opened = [*each_opened(table["image"].to_pylist(), pairs)]
     images = processor(images=opened, return_tensors="pt")["pixel_values"]  # [N, 3, S, S]
     held = len(images) // 10
     tokens = [processor.tokenizer(row)["input_ids"] for row in captions]

@@ -3,13 +3,13 @@
 `shuffled: true` breaks every pair (the captions go to other pictures): the control that asks whether vision matters.
 """
 
-import io
 import json
 from pathlib import Path
 
-from vikdf import order, schemas
+from vikdf import files, order, schemas
 from vikdf.backbones import tokenizer as tokenizers
 from vikdf.backbones.optimise import optimise
+from vikdf.decode import each_opened
 
 CONTEXT = 30  # tokens of a text: the longest dialogue context of the world fits
 SPECIALS = {"pad_token": "<pad>", "bos_token": "<start>", "eos_token": "<end>"}
@@ -51,7 +51,6 @@ def train(
     import numpy as np
     import open_clip
     import torch
-    from safetensors.torch import save_file
 
     images, tokens = prepare(pairs, output, seed, pixels, patch, width, layers, text_layers, vocabulary, shuffled)
     torch.manual_seed(seed)
@@ -72,9 +71,8 @@ def train(
         image = model.encode_image(images[:held], normalize=True)
         text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)
         hits = ((image @ text.T).argsort(dim=1, descending=True)[:, :10] == torch.arange(held)[:, None]).any(1)
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()}, output / "open_clip_model.safetensors"
-    )
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    files.save_tensors(weights, output / "open_clip_model.safetensors")
     return {"loss": final, "image_to_text_recall_at_10": hits.float().mean().item(), "held_back": held}
 
 
@@ -84,7 +82,6 @@ def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width
     import open_clip
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
-    from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
     captions = table["captions"].to_pylist()
@@ -104,5 +101,5 @@ def prepare(pairs: Path, output: Path, seed: int, pixels: int, patch: int, width
     (output / "open_clip_config.json").write_text(json.dumps(about, indent=1) + "\n")
     encode = open_clip.get_tokenizer(f"local-dir:{output}")
     see = image_transform_v2(PreprocessCfg(size=pixels, **PREPROCESS), is_train=False)
-    images = torch.stack([see(Image.open(io.BytesIO(image)).convert("RGB")) for image in table["image"].to_pylist()])
+    images = torch.stack([see(picture) for picture in each_opened(table["image"].to_pylist(), pairs)])
     return images, [encode(row) for row in captions]

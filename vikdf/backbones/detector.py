@@ -4,11 +4,11 @@ AutoModelForObjectDetection and AutoImageProcessor load it like any detector of 
 class, a box and a feature vector. The classes are the labels of the boxes table; objects get no attributes.
 """
 
-import io
 from pathlib import Path
 
 from vikdf import schemas
 from vikdf.backbones.optimise import optimise
+from vikdf.decode import each_opened
 
 HALF = [0.5, 0.5, 0.5]
 OVERLAP = 0.5  # of a detection with a true box, so that it counts as found: Pascal VOC's bound
@@ -96,10 +96,9 @@ def train(
 def prepare(pairs: Path, boxes: Path, processor) -> tuple:
     """Pictures [N, 3, S, S]; of each its classes [b] and boxes [b, 4] (centre and size, 0 to 1); the classes' names."""
     import torch
-    from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["key", "image"])
-    opened = [Image.open(io.BytesIO(image)).convert("RGB") for image in table["image"].to_pylist()]
+    opened = [*each_opened(table["image"].to_pylist(), pairs)]
     images = processor(images=opened, return_tensors="pt")["pixel_values"]
     marked = schemas.read(boxes, schemas.BOXES).to_pylist()
     labels = sorted({row["label"] for row in marked})

@@ -107,7 +107,6 @@ def write(name: str, config: dict, prepared: dict, weights: Path, output: Path) 
     """Weights in open_clip's own names, whatever form they came in (OpenAI's, old ones): open_clip converts them."""
     import open_clip
     from open_clip.factory import load_checkpoint
-    from safetensors.torch import save_file
 
     model = open_clip.create_model(name, pretrained_text=False)
     try:
@@ -115,9 +114,8 @@ def write(name: str, config: dict, prepared: dict, weights: Path, output: Path) 
     except (RuntimeError, AssertionError) as error:  # open_clip asserts some sizes
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {weights} are not those of {name}: {told}") from None
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()}, output / "open_clip_model.safetensors"
-    )
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    files.save_tensors(tensors, output / "open_clip_model.safetensors")
     tokenizer = open_clip.get_tokenizer(name)
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(output)

@@ -7,13 +7,13 @@ own keys), or in the folder that the stage `backbones` made of an entry of this 
 """
 
 import difflib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from vikdf import files
 from vikdf.backbones import bert as bert_trainer
 from vikdf.backbones import clip as clip_trainer
 from vikdf.backbones import family as families
@@ -85,13 +85,17 @@ def _named(name: str) -> dict:
 def _made(folder: Path, form: str) -> dict | None:
     """The architecture in what the stage made of an entry of this form: another preset may have left something else there."""
     manifest = folder / "manifest.json"
-    return _config(folder) if manifest.exists() and json.loads(manifest.read_text())["form"] == form else None
+    told = files.read_json(manifest) if manifest.exists() else {}
+    return _config(folder) if isinstance(told, dict) and told.get("form") == form else None
 
 
 def _config(folder: Path) -> dict | None:
     for name in (OPEN_CLIP, TRANSFORMERS):
         if (folder / name).exists():
-            return json.loads((folder / name).read_text())
+            found = files.read_json(folder / name)
+            if not isinstance(found, dict):
+                raise ValueError(f"{folder / name} holds {str(found)[:40]!r}: expected an object; copy the folder anew")
+            return found
     return None
 
 
@@ -138,7 +142,7 @@ def _known(config: dict, name: str, needs: tuple[str, ...] = ()):
     if "model_type" not in config:
         raise ValueError(f"the architecture of {where} has no `model_type`: expected config.json's own keys")
     family = config["model_type"]
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         close = difflib.get_close_matches(str(family), list(CONFIG_MAPPING), n=1)
         advice = f"did you mean {close[0]}?" if close else "expected one that transformers knows, such as llama"
         raise ValueError(f"the architecture of {where} has model_type {family!r}; {advice}")

@@ -4,13 +4,13 @@ It learns to tell which content words stand in a picture's captions, so its pool
 layer that tells the words is left out of the folder, as hubs' ViTModel folders leave out the one that told ImageNet's classes.
 """
 
-import io
 import re
 from collections import Counter
 from pathlib import Path
 
 from vikdf import schemas
 from vikdf.backbones.optimise import optimise
+from vikdf.decode import each_opened
 
 HALF = [0.5, 0.5, 0.5]
 RAREST, COMMONEST = (
@@ -57,14 +57,13 @@ def train(
     """Trains on all but a tenth of the pictures; returns how well that tenth's words are told."""
     import numpy as np
     import torch
-    from PIL import Image
 
     table = schemas.read(pairs, schemas.PAIRS, ["image", "captions"])
     words, told = content(table["captions"].to_pylist())
     if not words:
         raise ValueError(f"{pairs} has no word in the captions of {RAREST} pictures: give it more pictures")
     told = torch.from_numpy(told)  # [N, W]
-    opened = [Image.open(io.BytesIO(image)).convert("RGB") for image in table["image"].to_pylist()]
+    opened = [*each_opened(table["image"].to_pylist(), pairs)]
     images = make_processor(pixels)(images=opened, return_tensors="pt")["pixel_values"]  # [N, 3, S, S]
     torch.manual_seed(seed)
     model = make_model(pixels, patch, width, layers)

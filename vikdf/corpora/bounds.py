@@ -1,7 +1,7 @@
 """How much a packed file may unpack to: a bomb is refused before it fills the memory or the disk.
 
 In: a packed file (a .gz, or an archive that a list is taken out of). Out: a check to call with the bytes unpacked so far.
-Used by vikdf/corpora/tables.py, jsons.py and unpack.py.
+Used by vikdf/corpora/tables.py, jsons.py and unpack.py, and vikdf/metrics/vectors.py.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def bound(path: Path, member: str = "") -> Callable[[int], None]:
     def check(unpacked: int) -> None:
         if unpacked > most:
             raise ValueError(
-                f"{name} unpacks to more than {most} bytes, as no list does: expected a corpus, not a bomb"
+                f"{name} unpacks to more than {most} bytes, as no list or text does: it is a bomb, or harmed"
             )
 
     return check

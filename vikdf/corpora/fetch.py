@@ -35,11 +35,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vikdf import FIXED, schemas
+from vikdf import FIXED, files, schemas
 from vikdf.corpora import fetched, progress
 from vikdf.corpora.addresses import Limits
 from vikdf.corpora.download import TRANSIENT, agent, download, parted
 from vikdf.corpora.hosts import Turns
+from vikdf.corpora.lists import DIGITS, List
 from vikdf.corpora.pictures import Examiner
 
 URLS = pa.schema([("id", pa.string()), ("url", pa.string())])
@@ -54,7 +55,6 @@ FETCHED = pa.schema(
         ("pass", pa.int32()),  # the one that had the last word
     ]
 )
-DIGITS = 5  # of a shard's number
 SUBJOB = 1000  # shards that pyspark is given at a time: img2dataset's own default
 PATIENCE = 300  # seconds: a host that asks for a longer Retry-After is left alone for good
 BATCH = 10_000  # rows of a list in memory at a time
@@ -105,8 +105,10 @@ class Worker:
         except progress.Stopped:
             return True, row
         if done:
-            for name in (f"{shard:0{DIGITS}d}.parquet", f"{shard:0{DIGITS}d}_stats.json"):  # the latter says: whole
-                os.replace(Path(run) / name, Path(run).parent.parent / name)
+            made = Path(run) / f"{shard:0{DIGITS}d}"
+            made.with_suffix(".sha256").write_text(files.sha256(made.with_suffix(".parquet")))
+            for kind in (".parquet", ".sha256", "_stats.json"):  # the last says: whole
+                os.replace(f"{made}{kind}", Path(run).parent.parent / f"{made.name}{kind}")
         return done, row
 
     def _asker(self, turns: Turns, tally: progress.Tally) -> Callable:
@@ -127,37 +129,6 @@ def alive() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(1)
-
-
-@dataclasses.dataclass(frozen=True)
-class List:
-    """One list and where its shards go: <folder>/pass1, and for each later pass its own list and shards."""
-
-    name: str
-    urls: Path
-    folder: Path
-    per_shard: int
-
-    def of(self, number: int) -> tuple[Path, Path]:
-        """The urls that a pass asks for, and the folder of its shards."""
-        return self.urls if number == 1 else self.folder / f"pass{number}.parquet", self.folder / f"pass{number}"
-
-    def rows(self, number: int) -> int:
-        return pq.read_metadata(self.of(number)[0]).num_rows
-
-    def shards(self, number: int) -> range:
-        return range(-(-self.rows(number) // self.per_shard))
-
-    def done(self, number: int) -> set[int]:
-        return {int(path.name[:DIGITS]) for path in self.of(number)[1].glob("*_stats.json")}
-
-    def missing(self, number: int) -> list[int]:
-        return sorted(set(self.shards(number)) - self.done(number))
-
-    def left(self, number: int) -> int:
-        """How many urls a pass has still to ask."""
-        rows = self.rows(number)
-        return sum(min(self.per_shard, rows - shard * self.per_shard) for shard in self.missing(number))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +158,9 @@ def check(distributor: str) -> None:
 
 
 def fetch(lists: list[List], worker: Worker, passes: int, manner: Manner) -> None:
-    """Fetches the lists, pass after pass; a shard that is there already is left as it is."""
+    """Fetches the lists, pass after pass; a shard that is there already, whole, is left as it is."""
+    for one in lists:
+        one.drop_harmed(passes)
     for number in range(1, passes + 1):
         if number > 1:
             _wait(lists, number, manner.back_off)
@@ -265,14 +238,20 @@ def _shards(lists: list[List], number: int, runs: dict[str, Path]) -> Iterator[t
 
 
 def _again(one: List, number: int) -> int:
-    """Writes the list of the next pass, what failed for a reason that may pass, and counts it."""
+    """Writes the list of the next pass, what failed for a reason that may pass, and counts it; a damaged one anew."""
     path, _ = one.of(number)
-    if not path.exists():
+    if not _readable(path):
         with schemas.writer(path, AGAIN) as add:
             failed = filter(may_pass, _said(one, number - 1, pictures=False))
             for rows in iter(lambda: list(itertools.islice(failed, BATCH)), []):
                 add(rows)
     return one.rows(number)
+
+
+def _readable(path: Path) -> bool:
+    with contextlib.suppress(ValueError):
+        return sum(batch.num_rows for batch in schemas.batches(path, AGAIN, BATCH)) >= 0
+    return False
 
 
 def may_pass(row: dict) -> bool:

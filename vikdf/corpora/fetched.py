@@ -9,6 +9,7 @@ max_bytes), the latter for a row group as it lies and as Arrow picks from it. A 
 1 + its bytes / HELD times, which is fast beside the web.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vikdf import schemas
+
 HELD = 1 << 27  # bytes
 
 
 def rows(path: Path, listed: list[dict], pictures: bool) -> Iterator[dict]:
     """What a shard says of the urls, in their order, with pictures or without."""
     lost = {"error_message": "failed", "width": None, "height": None}
-    with pq.ParquetFile(path, pre_buffer=False) as stream:
+    with _named(path), pq.ParquetFile(path, pre_buffer=False) as stream:
         said = stream.read(columns=["id", *lost]).to_pylist()
         groups = [[number] * stream.metadata.row_group(number).num_rows for number in range(stream.num_row_groups)]
         group = {row["id"]: number for row, number in zip(said, itertools.chain(*groups), strict=True)}
@@ -32,6 +35,17 @@ def rows(path: Path, listed: list[dict], pictures: bool) -> Iterator[dict]:
             images = _pictures(stream, group, {row["id"] for row in some}) if pictures else {}
             for row in some:
                 yield row | said.get(row["id"], lost) | {"image": images.pop(row["id"], None)}
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (*schemas.UNREADABLE, ValueError, KeyError) as error:
+        told = str(error).split("\n")[0]
+        raise ValueError(
+            f"{path} is damaged ({told}): delete it and its _stats.json, and it is fetched again"
+        ) from None
 
 
 def _pictures(stream: pq.ParquetFile, group: dict[str, int], wanted: set[str]) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from multiprocessing.pool import ThreadPool
 
-from vikdf import files, schemas
+from vikdf import files, schemas, space
 from vikdf.corpora import progress
 from vikdf.corpora.download import agent, download, parted
 from vikdf.corpora.fetch import BATCH, URLS, List, Manner, Worker
@@ -26,7 +26,7 @@ Z = 1.96  # 95 %
 
 def foretell(lists: list[List], worker: Worker, manner: Manner, count: int) -> None:
     """Samples each list that has no good sample yet, tells what it gave, and stops where that is too little."""
-    bad = []
+    bad, to_come = [], {}
     for one in lists:
         told = one.folder / "preflight.json"
         if count and not told.exists() and one.rows(1) and not one.done(1):
@@ -35,9 +35,12 @@ def foretell(lists: list[List], worker: Worker, manner: Manner, count: int) -> N
             if found["said"]["ok"] < manner.min_success * found["said"].total():
                 bad.append(progress.too_few(f"preflight of {one.name}", found["said"], manner.min_success))
             else:
-                files.write_json(told, {"said": found["said"]})
+                files.write_json(told, {"said": found["said"], "bytes": expected_bytes(found, one.rows(1))})
+        if told.exists():  # twice: as they come, and in one table
+            to_come[one.folder] = 2 * files.read_json(told).get("bytes", 0) - space.held(one.folder)
     if bad:
         raise ValueError("; ".join(bad))
+    space.need(f"the pictures of {', '.join(one.name for one in lists)}", to_come)
 
 
 def sample(one: List, count: int) -> list[str]:
@@ -90,25 +93,23 @@ def expected_seconds(found: dict, rows: int, worker: Worker, manner: Manner) -> 
     return rows * each * max(busy)
 
 
+def expected_bytes(found: dict, rows: int) -> int:
+    """Of the pictures of the whole list."""
+    return round(found["bytes"] / found["said"].total() * rows)
+
+
 def report(found: dict, rows: int, worker: Worker, manner: Manner) -> str:
     said, asked = found["said"], found["said"].total()
     low, high = interval(said["ok"], asked)
     mean = found["bytes"] / max(said["ok"], 1)
+    whole = space.size(expected_bytes(found, rows))
     reasons = ", ".join(f"{reason} {n}" for reason, n in progress.top(said, 6)) or "none"
     return (
         f"{said['ok']} of {asked} sampled urls gave a picture: {said['ok'] / asked:.1%} (95 % between {low:.1%} and"
-        f" {high:.1%}), {_bytes(mean)} each on average. Expected of all {rows} urls: some"
-        f" {round(rows * said['ok'] / asked)} pictures, {_bytes(mean * rows * said['ok'] / asked)}, some"
+        f" {high:.1%}), {space.size(mean)} each on average. Expected of all {rows} urls: some"
+        f" {round(rows * said['ok'] / asked)} pictures, {whole}, some"
         f" {_time(expected_seconds(found, rows, worker, manner))} for the first pass. Failures: {reasons}"
     )
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def _time(seconds: float) -> str:

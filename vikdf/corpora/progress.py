@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from vikdf import files
 from vikdf.corpora.download import parted
 
 ENOUGH = 1000  # answers of a list in this run before its success rate is believed
@@ -90,7 +91,14 @@ class Watch:
 
 def read_counts(run: Path) -> Counter:
     """The answers of a run so far by reason."""
-    return sum((Counter(json.loads(path.read_text())) for path in sorted(run.glob("*.counts"))), Counter())
+    return sum((_counts(path) for path in sorted(run.glob("*.counts"))), Counter())
+
+
+def _counts(path: Path) -> Counter:
+    said = files.read_json(path)
+    if not isinstance(said, dict) or not all(type(count) is int for count in said.values()):
+        raise ValueError(f"{path} is damaged: run this step again")
+    return Counter(said)
 
 
 def share(part: int, whole: int) -> str:

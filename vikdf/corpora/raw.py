@@ -11,7 +11,6 @@ asked, at each redirect too (vikdf/corpora/hops.py). Where nobody publishes a di
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import http.client
 import os
@@ -59,7 +58,8 @@ def raw(*, path: Path, entry: dict, timeout: float, state: Path) -> None:
 def obtain(path: Path, entry: dict, limits: Limits, state: Path) -> None:
     asked_for = {key: entry.get(key) for key in ("url", "bytes", "sha256", "md5")}
     folder = state / "raw" / files.digest(asked_for)[:16]
-    with _held(folder):
+    waiting = f"{folder} is being fetched by another process: waiting"
+    with files.alone(folder / "lock", str(folder), wait=waiting):  # two members of one archive: fetched once
         came = folder / "whole"
         if not came.exists():
             _download(entry, folder, limits, Path(path).name)
@@ -72,15 +72,6 @@ def obtain(path: Path, entry: dict, limits: Limits, state: Path) -> None:
             _move(came, path)
     kept = f"; {came} is kept for other members" if entry.get("member") else ""
     print(f"{path}: {Path(path).stat().st_size} bytes{kept}")
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """One process at a time: two members of one archive are fetched once, the second process waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _move(came: Path, path: Path) -> None:
@@ -126,7 +117,9 @@ def _size(path: Path) -> int:
 
 def _known_version(folder: Path) -> str:
     about = folder / "about.json"
-    return files.read_json(about).get("version", "") if about.exists() else ""
+    told = files.read_json(about) if about.exists() else {}
+    version = told.get("version") if isinstance(told, dict) else ""
+    return version if isinstance(version, str) and version.isascii() and version.isprintable() else ""
 
 
 def _same(entry: dict, folder: Path) -> bool:

@@ -30,10 +30,10 @@ def read(paths: list[Path]) -> list[dict]:
             raise ValueError(
                 f"{path}: its folder is called {run}, expected <name>-s<seed>: keep the names that the rules give"
             )
-        for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
             try:
                 found.append({"run": run, **parts.groupdict(), **json.loads(line)})
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 cure = f"delete {Path(path).parent} and run `snakemake --cores all` to make it again"
                 raise ValueError(f"{path}, line {number} is no point of a curve ({error}): {cure}") from None
     return found

@@ -18,6 +18,9 @@ Memory: 0.5 GB and 100 bytes for each picture that a caption is left of, whateve
 million pictures: 1.7 GB). Disk, until the end: 70 bytes a caption and 157 a picture, below state/filter/.
 """
 
+import os
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -117,11 +120,10 @@ def judge_texts(rows: pl.DataFrame, params: dict) -> pl.DataFrame:
 
 
 def take_looks(pairs: list[Path], verdicts: Verdicts, file: Path) -> None:
-    """Appends a LOOK for each picture that is left; goes on after the last whole one that is there."""
+    """Appends a LOOK for each picture that is left; goes on after the last one that is there as it was written."""
     file.touch()
-    done = file.stat().st_size // LOOK.itemsize
-    with open(file, "r+b") as stream:
-        stream.truncate(done * LOOK.itemsize)
+    done, crc32 = _looked(file)
+    os.truncate(file, done * LOOK.itemsize)
     goal = int(np.fromfile(file, LOOK, 1, offset=(done - 1) * LOOK.itemsize)["row"][0]) + 1 if done else 0
     first = 0  # the table's first row
     for path in pairs:
@@ -130,11 +132,30 @@ def take_looks(pairs: list[Path], verdicts: Verdicts, file: Path) -> None:
         with tqdm(desc=f"look at {path}", total=count, initial=at - first, unit=" rows", mininterval=1) as bar:
             for batch in _batches(path, PICTURES, IMAGES, start=at - first) if at < first + count else ():
                 left = np.flatnonzero(verdicts.read("rows", at, len(batch)) == 0)
+                looks = _looks(at + left, batch["image"].take(left).to_pylist())
                 with open(file, "ab") as stream:
-                    _looks(at + left, batch["image"].take(left).to_pylist()).tofile(stream)
+                    looks.tofile(stream)
+                done, crc32 = done + len(looks), zlib.crc32(looks.tobytes(), crc32)
+                files.write_checked(file.with_suffix(".json"), {"looks": done, "crc32": crc32})
                 at += len(batch)
                 bar.update(len(batch))
         first += count
+
+
+def _looked(file: Path) -> tuple[int, int]:
+    """How many LOOKs are there, and their checksum; 0 where they are not what was written."""
+    try:
+        kept = files.read_checked(file.with_suffix(".json"))
+    except (ValueError, FileNotFoundError):
+        return 0, 0
+    crc32 = 0
+    for start in range(0, kept["looks"], ROWS):
+        some = np.fromfile(file, LOOK, min(ROWS, kept["looks"] - start), offset=start * LOOK.itemsize)
+        crc32 = zlib.crc32(some.tobytes(), crc32)
+    if crc32 != kept["crc32"]:
+        print(f"{file} is damaged: the pictures are looked at again", file=sys.stderr)
+        return 0, 0
+    return kept["looks"], crc32
 
 
 def _looks(rows: np.ndarray, images: list[bytes | None]) -> np.ndarray:

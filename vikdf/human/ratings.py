@@ -64,8 +64,8 @@ def read_key(path: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"{path} is missing: it lies where `vikdf human sheet` wrote the sheets; name it with --key")
     try:
-        key = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        key = files.read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): {CURE}") from None
     rest = {name: value for name, value in key.items() if name != "digest"} if isinstance(key, dict) else {}
     if not rest or key.get("digest") != files.digest(rest):

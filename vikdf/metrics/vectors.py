@@ -7,10 +7,12 @@ A folder may also hold exactly one such file. Out: Vectors; name and sha256 go i
 Written here because gensim, which reads most of these, keeps the whole of its own objects and needs the form to be told.
 """
 
+import contextlib
 import gzip
+import tokenize
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,10 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from vikdf import files
+from vikdf.corpora.bounds import bound
 
 FORMS = ".npy beside words.txt, word2vec .bin, GloVe or word2vec .txt or .vec; the last three also with .gz"
-LONGEST = 10_000  # bytes of a word: more is no table of words
-UNREADABLE = (ValueError, OverflowError, EOFError, OSError, zlib.error)  # UnicodeDecodeError is a ValueError
+LONGEST = 10_000  # bytes of a word, and numbers of a vector: more is no table of words
+LINE = 1 << 20  # bytes
+UNREADABLE = (ValueError, OverflowError, EOFError, OSError, zlib.error, tokenize.TokenError)  # the last: of .npy's head
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,12 @@ class Vectors:
         return self.look(self.places(words))
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """The open file, and what refuses to read on in one that unpacks without end."""
+    packed, check = path.suffix == ".gz", bound(path)
+    with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
+        yield stream, lambda: check(stream.tell() if packed else 0)
 
 
 def _text(path: Path) -> tuple[list[str], np.ndarray]:
@@ -78,10 +86,14 @@ def _text(path: Path) -> tuple[list[str], np.ndarray]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Each line that is not blank, with its number."""
-    with _open(path) as lines:
+    with _open(path) as (stream, check):
+        lines = iter(lambda: stream.readline(LINE), b"")
         for number, line in enumerate(
             tqdm(lines, desc=path.name, unit=" word", delay=3, mininterval=1, leave=False), 1
         ):
+            check()
+            if len(line) == LINE:
+                raise ValueError(f"line {number} is longer than {LINE} bytes")
             try:
                 text = line.decode("utf-8").rstrip(" \r\n")
             except UnicodeDecodeError as error:
@@ -98,15 +110,18 @@ def _row(numbers: list[str], line: int) -> np.ndarray:
 
 
 def _word2vec(path: Path) -> tuple[list[str], np.ndarray]:
-    with _open(path) as stream:
+    with _open(path) as (stream, check):
         head = stream.readline(100).split()
         if len(head) != 2 or not all(field.isdigit() for field in head):
             raise ValueError("it does not begin with `count width`, as word2vec's binary form does")
         count, width = map(int, head)
+        if width > LONGEST:
+            raise ValueError(f"it tells words of {width} numbers, expected at most {LONGEST}")
         if path.suffix == ".bin" and count * (4 * width + 1) > path.stat().st_size:
             raise ValueError(f"it tells {count} words of {width} numbers, more than it has bytes for; copy it anew")
         words, flat = [], bytearray()
         for row in tqdm(range(count), desc=path.name, unit=" word", delay=3, mininterval=1, leave=False):
+            check()
             words.append(_word(stream, row))
             numbers = stream.read(4 * width)
             if len(numbers) < 4 * width:
@@ -128,14 +143,14 @@ def _word(stream: IO[bytes], row: int) -> str:
 def _numpy(path: Path) -> tuple[list[str], np.ndarray]:
     text = (path.parent / "words.txt").read_text(encoding="utf-8")
     words = text.removesuffix("\n").split("\n") if text else []
-    matrix = np.load(path, allow_pickle=False)
+    matrix = np.load(path, allow_pickle=False, mmap_mode="r")  # so that its head cannot ask for more than the file has
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise ValueError(
             f"an array of shape {matrix.shape} and type {matrix.dtype}: expected [words, width] of numbers"
         )
     if len(words) != len(matrix):
         raise ValueError(f"{len(matrix)} rows, but words.txt beside it has {len(words)} words")
-    return words, matrix
+    return words, np.array(matrix)
 
 
 READERS = {".npy": _numpy, ".bin": _word2vec, ".txt": _text, ".vec": _text}

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vikdf import files
+from vikdf import files, seals
 from vikdf.model import card
 
 WEIGHTS, CONFIG, GENERATION = "model.safetensors", "config.json", "generation_config.json"
@@ -105,17 +105,12 @@ def parts(tuned: dict[str, int]) -> dict[str, int]:
 
 
 def write(folder: Path, tensors: dict[str, Tensor], config: dict, tokenizer, decoding: dict = DECODING) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     with files.whole(folder / WEIGHTS) as aside:
-        try:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-            save_file(tensors, aside, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{folder}/{WEIGHTS} cannot be written ({error}): is the disk full?") from None
-    tokenizer.save_pretrained(folder)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        files.save_tensors(tensors, aside, format="pt")
+    with files.saving(folder):
+        tokenizer.save_pretrained(folder)
     files.write_json(
         folder / GENERATION, {"do_sample": False} | {NAMES[name]: value for name, value in decoding.items()}
     )
@@ -130,6 +125,7 @@ def read_config(folder: Path) -> dict:
     folder = Path(folder)
     if not (folder / CONFIG).exists():
         raise ValueError(f"{folder} holds no checkpoint: expected a folder with {CONFIG} and {WEIGHTS}")
+    seals.check(folder)
     config = files.read_json(folder / CONFIG)
     said = config if isinstance(config, dict) else {}
     if said.get("model_type") != "vikdf" or said.get("kind") not in KINDS:

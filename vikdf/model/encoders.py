@@ -28,11 +28,13 @@ class OpenClip:
 
     def __init__(self, folder: Path):
         import open_clip
+        from safetensors import SafetensorError
 
         self._check_config(folder)
         try:
+            self._check_size(folder)
             self.model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-        except (RuntimeError, AssertionError) as error:  # open_clip asserts some sizes
+        except (RuntimeError, AssertionError, SafetensorError, *pretrained.HARMED) as error:  # it asserts some sizes
             told = " ".join(str(error).split())[:200]
             raise ValueError(f"the weights in {folder} do not fit its open_clip_config.json: {told}") from None
         self.tower = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps its text tower apart
@@ -85,6 +87,21 @@ class OpenClip:
         if not (folder / OPEN_CLIP_WEIGHTS).exists():
             raise ValueError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}: copy the weights there, as safetensors")
         OpenClip._check_activation(folder, model.get("quick_gelu", False))
+
+    @staticmethod
+    def _check_size(folder: Path) -> None:
+        """A configuration may say any size: what it describes is made without memory first."""
+        import open_clip
+
+        config = files.read_json(folder / "open_clip_config.json")["model_cfg"]
+        held = pretrained.held([folder / OPEN_CLIP_WEIGHTS])
+        pretrained.check_layers(folder, config, held)
+        kind = open_clip.model.CustomTextCLIP if config.get("custom_text") else open_clip.model.CLIP
+        with torch.device("meta"):
+            outline = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+        told, there = sum(value.numel() for value in outline.parameters()), sum(held.values())
+        if told > 2 * there:
+            raise ValueError(f"it describes a model of {told} numbers, but the weights hold {there}")
 
     @staticmethod
     def _check_towers(folder: Path, model: dict) -> None:

@@ -7,10 +7,16 @@ or the configuration, tokenizer or processor. Code that lies in a folder is neve
 """
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+
+from vikdf import files
+
+HARMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, ZeroDivisionError)
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers", "layers")
 
 
 def read(kind, folder: Path, **settings):
@@ -19,14 +25,47 @@ def read(kind, folder: Path, **settings):
         return kind.from_pretrained(folder, trust_remote_code=False, **settings)
 
 
-@contextlib.contextmanager
-def refused(folder: Path) -> Iterator[None]:
-    """One sentence in place of transformers' own, which advises to run the code."""
-    try:
-        yield
-    except ValueError as error:
-        told = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder} cannot be read, and code of its own is never run: {told}") from None
+class refused:
+    """Inside, one sentence in place of what transformers raises at a harmed folder, or of its advice to run the code in one.
+
+    tokenizers has no class of its own for what it raises, and raises a bare Exception.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, _) -> None:
+        names = {each.__name__ for each in getattr(kind, "__mro__", ())}
+        if kind is Exception or "StrictDataclassError" in names or (kind and issubclass(kind, HARMED)):
+            told = " ".join(str(error).split())[:200]
+            raise ValueError(f"{self.folder} cannot be read, and code of its own is never run: {told}") from None
+
+
+def check_layers(folder: Path, config: dict, held: dict[str, int]) -> None:
+    """A configuration may say any number of layers, and each takes time and memory before it is missed in the weights."""
+    for part in [config, *(value for value in config.values() if isinstance(value, dict))]:
+        for key in LAYERS:
+            if type(part.get(key)) is int and part[key] > len(held):
+                raise ValueError(
+                    f"{folder} has {key} {part[key]}, but its weights are {len(held)} tensors: copy it anew"
+                )
+
+
+def held(paths: Iterable[Path]) -> dict[str, int]:
+    """Tensors in files of safetensors -> how many numbers each has; nothing but their heads is read."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as stream:
+                found |= {name: math.prod(stream.get_slice(name).get_shape()) for name in stream.keys()}
+        except SafetensorError as error:
+            raise SafetensorError(f"{path} is damaged: {error}") from None
+    return found
 
 
 @contextlib.contextmanager
@@ -51,12 +90,20 @@ def weights(kind, folder: Path, dtype: torch.dtype | None = None) -> tuple:
     if not any(Path(folder).glob("*.safetensors")):
         raise ValueError(f"{folder} holds no *.safetensors: save the weights so (pickle files are not loaded)")
     try:
+        if found := held(Path(folder).glob("model*.safetensors")):  # none: transformers says so
+            check_layers(folder, _config(folder), found)
         with _quiet():
             model, found = read(kind, folder, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True)
     except (RuntimeError, OSError, SafetensorError, AssertionError) as error:  # no fit (torch asserts some), or damaged
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {folder} do not fit its config.json: {told}") from None
     return model, sorted(found["missing_keys"])
+
+
+def _config(folder: Path) -> dict:
+    path = Path(folder) / "config.json"
+    found = files.read_json(path) if path.exists() else {}  # transformers says what is missing
+    return found if isinstance(found, dict) else {}
 
 
 def load(kind, folder: Path, dtype: torch.dtype | None = None):

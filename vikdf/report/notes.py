@@ -15,7 +15,11 @@ def sections(path: Path) -> list[dict]:
     """[{title, points}] of the sections that are lists for the reader."""
     if not path.is_file():
         raise ValueError(f"{path} is missing: run `snakemake --cores all {path}` to make it")
-    parts = re.split(r"^## +(.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and run `snakemake --cores all {path}`") from None
+    parts = re.split(r"^## +(.+)$", text, flags=re.MULTILINE)
     texts = dict(zip(parts[1::2], parts[2::2], strict=True))
     return [
         {"title": name, "points": [_point(line[2:]) for line in texts[name].splitlines() if line.startswith("- ")]}

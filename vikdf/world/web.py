@@ -30,8 +30,14 @@ PAGE = b"<html><body>please log in</body></html>"
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server_version, sys_version = "vikdf", ""  # a stranger need not know whose faults to try
+    timeout = 60  # seconds that a connection may be idle
 
     def do_GET(self) -> None:
+        if self.headers["Host"] not in self.server.names:  # a page elsewhere that has its name point at this machine
+            self.close_connection = True
+            self.answer(421, b"this is another host", "text/plain")
+            return
         row = self.server.rows.get(self.path)
         flaw = row["flaw"] if row else "gone"
         if flaw == "silent":
@@ -67,6 +73,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
         if row and row["flaw"] == "opt_out":
             self.send_header("X-Robots-Tag", "noai")
         self.end_headers()
@@ -88,6 +96,7 @@ class Server(http.server.ThreadingHTTPServer):
             for row in flaws.rows(self.nouns, settings, corpus)
             if row["flaw"] != "same_row"  # its address is an earlier row's
         }
+        self.names = {f"{name}:{settings['port']}" for name in ("127.0.0.1", "localhost")}
         self.closing = threading.Event()
         self.bomb = _black_png(BOMB)
         super().__init__(("127.0.0.1", settings["port"]), Handler)

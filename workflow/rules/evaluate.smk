@@ -20,5 +20,5 @@ rule evaluate:
         flags=flags("evaluate", "tokenizer"),
     shell:
         "python -m vikdf.evaluate --responses {input.responses:q} --vectors {input.vectors:q} --encoder {input.encoder:q}"
-        " --output {output.scores:q} --examples {output.examples:q} --state-root state"
+        " --output {output.scores:q} --output-examples {output.examples:q} --state-root state"
         " {params.flags} 2>&1 | keep {log:q}"

@@ -14,7 +14,7 @@ A signal to stop is heard before each try: what is under way is kept, no more is
 One process asks a model at a time: another one that wants the same waits, and finds the answers.
 """
 
-import fcntl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -119,11 +119,11 @@ class Asking:
         places = [self._place(request) for request in requests]
         with self._alone():
             missing = {
-                place: request for place, request in zip(places, requests, strict=True) if not place.exists()
+                place: request for place, request in zip(places, requests, strict=True) if not _kept(place)
             }  # each once
             if missing:
                 self._fetch(missing)
-        return [files.read_json(place) for place in places]
+        return [files.read_checked(place) for place in places]
 
     def _place(self, request: dict) -> Path:
         name = files.digest({"url": self.url, "model": self.model, "request": request})
@@ -131,20 +131,16 @@ class Asking:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that asks {self.model}", flush=True)
-                fcntl.flock(stream, fcntl.LOCK_EX)
+        wait = f"waiting for another process that asks {self.model}"
+        with files.alone(self.folder / "lock", self.model, wait=wait):
             if not (self.folder / "about.json").exists():
                 files.write_json(self.folder / "about.json", {"url": self.url, "model": self.model})
             yield
 
     def _fetch(self, missing: dict[Path, dict]) -> None:
         """Asks in parallel; each answer is kept at once. After the first failure no more is sent, and what is under way is kept."""
-        budget = Budget(self.limits.cost_cap, sum(self._cost(files.read_json(p)) for p in self.folder.glob("*/*.json")))
+        kept = filter(None, map(_kept, self.folder.glob("*/*.json")))
+        budget = Budget(self.limits.cost_cap, sum(map(self._cost, kept)))
         pool = ThreadPoolExecutor(self.limits.parallel)
         try:
             asked = [pool.submit(self._keep, place, request, budget) for place, request in missing.items()]
@@ -161,7 +157,7 @@ class Asking:
     def _keep(self, place: Path, request: dict, budget: Budget) -> None:
         with budget.set_aside(self._most(request)) as cost:
             answer = self._send(request) | {"request": request}
-            files.write_json(place, answer)
+            files.write_checked(place, answer)
             cost.append(self._cost(answer))
 
     def _send(self, request: dict) -> dict:
@@ -221,6 +217,18 @@ class Asking:
             f"{self.model} at {self.url} did not answer ({what}), after {self.limits.retries} retries where one may help; "
             f"{there}: the same command goes on from there"
         )
+
+
+def _kept(place: Path) -> dict | None:
+    """An answer as it was kept; None where there is none. A damaged one goes, and is asked for again."""
+    try:
+        return files.read_checked(place)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        print(f"{place} is damaged: it is asked for again", file=sys.stderr)
+        place.unlink()
+        return None
 
 
 def bound(messages: list[dict]) -> int:

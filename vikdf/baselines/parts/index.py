@@ -115,12 +115,10 @@ class Index:
         return places, scores
 
     def save(self, folder: Path) -> None:
-        from safetensors.numpy import save_file
-
         folder = Path(folder)
         tensors = {"vectors": self.vectors} | ({} if self.centres is None else {"centres": self.centres})
         with files.whole(folder / VECTORS) as aside:
-            save_file(tensors, aside)
+            files.save_tensors(tensors, aside)
         files.write_json(folder / NAMES, self.names)
         files.write_json(folder / CONFIG, self.settings | {"pictures": len(self), "width": self.width})
 

@@ -151,11 +151,9 @@ class Pairing(Lesson):
 
     @torch.no_grad()
     def write(self, folder: Path, shards) -> None:
-        from safetensors.torch import save_file
-
         kept = {name: value for name, value in self.named_parameters() if value.requires_grad}
         with files.whole(Path(folder) / WEIGHTS) as aside:
-            save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, aside)
+            files.save_tensors({name: value.detach().cpu().contiguous() for name, value in kept.items()}, aside)
         rows, names, settings = chosen(shards, self.kept)
         Index.build(names, self.vectors(shards, rows), **settings).save(folder)
 

@@ -34,13 +34,12 @@ def write(
     run: dict | None = None,
 ) -> None:
     """`frozen`: part -> folder, whose bytes are named; `trained`: parameters of all stages, by name."""
-    from safetensors.torch import save_file
-
     with files.whole(Path(folder) / checkpoint.WEIGHTS) as aside:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(tensors, aside, metadata={"format": "pt"})
+        files.save_tensors(tensors, aside, format="pt")
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        with files.saving(folder):
+            tokenizer.save_pretrained(folder)
     named = {part: checkpoint.name_part(path) for part, path in frozen.items()}
     config = {"format": FORMAT, "kind": kind, "settings": settings, "frozen": named, "trained": trained or {}}
     with files.whole(Path(folder) / "README.md") as aside:

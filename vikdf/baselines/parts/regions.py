@@ -78,10 +78,9 @@ class Concepts:
         return cls(features.half(), classes, detector.names)
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
+        tensors = {"features": self.features.contiguous(), "classes": self.classes.contiguous()}
         with files.whole(Path(folder) / TENSORS) as aside:
-            save_file({"features": self.features.contiguous(), "classes": self.classes.contiguous()}, aside)
+            files.save_tensors(tensors, aside)
         files.write_json(Path(folder) / NAMES, self.names)
 
     @classmethod

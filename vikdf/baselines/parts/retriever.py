@@ -151,8 +151,6 @@ class RetrieverLesson(Lesson):
     @torch.no_grad()
     def write(self, folder: Path, shards) -> None:
         """Heads, index and concepts of the pictures of the shards."""
-        from safetensors.torch import save_file
-
         folder, device = Path(folder), place.process().device
         rows, names, settings = chosen(shards, self.entry["index"])
         detector = regions.Detector.load(self.folders["detector"], self.entry["regions"]).to(device)
@@ -167,7 +165,7 @@ class RetrieverLesson(Lesson):
         regions.Concepts.of(detector, opened()).save(folder)
         heads = {name: value.cpu() for name, value in self.state_dict().items() if ".head." in name}
         with files.whole(folder / WEIGHTS) as aside:
-            save_file(heads, aside)
+            files.save_tensors(heads, aside)
         frozen = {key: checkpoint.name_part(path) for key, path in self.folders.items()}
         files.write_json(folder / ABOUT, {"retriever": self.entry["retriever"], "frozen": frozen})
 

@@ -1,0 +1,172 @@
+"""Runs the campaign and prints its table: fault, times tried, recovered by itself, by the one command, lost.
+
+In: --faults, --seed, the preset. Out: the table, and in --out what each fault was, with its log; a campaign that is
+stopped goes on from there. An undisturbed run comes first: its products are what every other run has to end with.
+What counts as recovered: chaos/verdict.py.
+
+    python -m chaos --faults 60 --seed 1
+    python -m chaos --preset demo --chain --faults 10      # one run from clean, struck again and again on its way
+    python -m chaos --only "disk full" --faults 3
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from chaos import faults, table, trees
+from chaos.trial import TRIES, Missed, Trial
+from chaos.verdict import mended
+from vikdf import files
+
+
+def struck(tree: trees.Tree, name: str, lot: random.Random, within: float, whole: Path) -> dict:
+    """One fault in a copy of the finished tree, and what came of it."""
+    start = time.monotonic()
+    done = {"kind": name, "what": "", "verdict": table.UNTRIED, "noticed": ""}
+    for _ in range(TRIES):
+        trees.copied(whole, tree.folder)
+        tree.env = {}
+        trial = Trial(tree, lot, within)
+        try:
+            done["what"] = faults.KINDS[name].strike(trial)
+            done["verdict"], done["noticed"] = mended(trial)
+            break
+        except Missed:
+            continue
+        except AssertionError as error:
+            done |= {"verdict": table.LOST, "noticed": str(error)}
+            break
+        finally:
+            tree.end()
+    return done | {"seconds": time.monotonic() - start}
+
+
+def chained(tree: trees.Tree, names: list[str], lot: random.Random, within: float) -> list[dict]:
+    """All faults in one tree on its way from clean: each is judged by the command that goes on after it, all by the end."""
+    trial, done = Trial(tree, lot, within), []
+    try:
+        for number, name in enumerate(tqdm(names, desc="faults", unit=" fault")):
+            trial.chained, trial.by_command, start = len(names) - number, False, time.monotonic()
+            one = {"kind": name, "what": "", "verdict": table.ITSELF, "noticed": ""}
+            try:
+                one["what"] = faults.KINDS[name].strike(trial)
+            except Missed:
+                one["verdict"] = table.UNTRIED
+            if trial.by_command and done:
+                done[-1]["verdict"] = table.COMMAND
+            done.append(one | {"seconds": time.monotonic() - start})
+            tqdm.write(f"{number + 1:3d} {name}: {one['what']}")
+        start, trial.by_command = time.monotonic(), False
+        verdict, noticed = mended(trial)
+        done[-1]["seconds"] += time.monotonic() - start
+    except AssertionError as error:
+        verdict, noticed = table.LOST, str(error)
+    finally:
+        tree.end()
+    if verdict == table.LOST:
+        return [each | {"verdict": verdict, "noticed": noticed} for each in done]
+    if verdict == table.COMMAND:
+        done[-1] |= {"verdict": verdict, "noticed": noticed}
+    return done
+
+
+def undisturbed(place: Path, given: argparse.Namespace) -> Path:
+    """The finished tree of a run that nobody disturbed, made once for this code and preset; measure.json: its products."""
+    whole, tree = place / "undisturbed", trees.Tree(place / "tree", place / "undisturbed.log", given.cores)
+    tree.end()  # what a campaign that was killed has left
+    if given.measure:
+        if not given.chain:
+            raise ValueError(
+                "--measure goes with --chain alone: else the finished tree itself is copied for each fault"
+            )
+        shutil.copy(given.measure / "params.yaml", place / "params.yaml")
+        files.write_json(place / "measure.json", trees.products(given.measure))
+    elif not (place / "measure.json").exists():
+        shutil.rmtree(tree.folder, ignore_errors=True)
+        trees.planted(tree.folder, given.preset)
+        shutil.copy(tree.folder / "params.yaml", place / "params.yaml")
+        print(f"first the undisturbed run, whose bytes are the measure; its words: {tree.log}", flush=True)
+        try:
+            if tree.call(trees.snakemake(given.cores))[0] != 0:
+                raise ValueError(f"the undisturbed run did not end well: its words are in {tree.log}")
+        finally:
+            tree.end()
+        trees.copied(tree.folder, whole)
+        files.write_json(place / "measure.json", trees.products(whole))
+    return whole
+
+
+def campaign(given: argparse.Namespace) -> list[dict]:
+    """What every fault came to; those of an earlier start of the same campaign are not tried again."""
+    place = given.out / f"{given.preset}-{trees.of_what()}"
+    place.mkdir(parents=True, exist_ok=True)
+    names = faults.drawn(given.faults, given.seed, given.only, given.chain)
+    whole = undisturbed(place, given)
+    measure = files.read_json(place / "measure.json")
+    kind = f"{'chain' if given.chain else 'faults'}-{given.faults}-s{given.seed}"
+    logs = place / (kind + (f"-{files.digest(given.only)[:6]}" if given.only else ""))
+    logs.mkdir(exist_ok=True)
+    kept = logs / "results.jsonl"
+    lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
+    done = [json.loads(line) for line in lines if line.endswith("\n")]  # one that a kill cut short is tried again
+    kept.write_text("".join(lines[: len(done)]))
+    if given.chain and not done:
+        shutil.rmtree(place / "tree", ignore_errors=True)
+        trees.planted(place / "tree", given.preset)
+        shutil.copy(place / "params.yaml", place / "tree/params.yaml")  # with the port of the undisturbed run
+        tree = trees.Tree(place / "tree", logs / "chain.log", given.cores, measure)
+        done = chained(tree, names, random.Random(f"{given.seed} chain"), given.within)
+        kept.write_text("".join(json.dumps(each) + "\n" for each in done))
+    for number in tqdm(range(len(done), len(names)), initial=len(done), total=len(names), desc="faults", unit=" fault"):
+        name, log = names[number], logs / f"{number + 1:03d}.log"
+        log.unlink(missing_ok=True)
+        tree = trees.Tree(place / "tree", log, given.cores, measure)
+        done.append(struck(tree, name, random.Random(f"{given.seed} {number} {name}"), given.within, whole))
+        with open(kept, "a") as stream:
+            stream.write(json.dumps(done[-1]) + "\n")
+        tqdm.write(f"{number + 1:3d} {done[-1]['verdict']:15} {name}: {done[-1]['what']} {done[-1]['noticed']}")
+    (logs / "table.md").write_text(table.markdown(done, given))
+    return done
+
+
+def parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(prog="python -m chaos", description=__doc__, formatter_class=form)
+    made.add_argument("--faults", type=int, default=60, metavar="N", help="how many (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=1, metavar="N", help="decides each fault and its place")
+    made.add_argument("--only", default="", metavar="WORDS", help="kinds of fault with these words in their name alone")
+    made.add_argument("--preset", default="tiny", choices=["tiny", "demo"], help="of the run (default: %(default)s)")
+    made.add_argument("--chain", action="store_true", help="all faults in one run from clean, one after the other")
+    said = "a moment is drawn in so many after the end of a job (default: %(default)s)"
+    made.add_argument("--within", type=float, default=4, metavar="SECONDS", help=said)
+    made.add_argument("--cores", type=int, default=os.cpu_count(), metavar="N", help="of each run (default: all)")
+    made.add_argument("--out", type=Path, default=trees.ROOT / ".chaos", metavar="FOLDER", help="trees, logs, results")
+    said = "a finished run of the same code and params, in place of an undisturbed one (with --chain)"
+    made.add_argument("--measure", type=Path, metavar="FOLDER", help=said)
+    made.add_argument("--page", type=Path, metavar="FILE", help="a page that keeps the table, between its marks")
+    return made
+
+
+def main(words: list[str] | None = None) -> None:
+    given = parser().parse_args(words)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in a shell's background it is ignored, by runs too
+    try:
+        done = campaign(given)
+        print(table.markdown(done, given))
+        if given.page:
+            table.put(given.page, table.markdown(done, given), "chain" if given.chain else "faults")
+    except (ValueError, OSError) as error:
+        sys.exit(f"chaos: {error}")
+    sys.exit(any(each["verdict"] == table.LOST for each in done))
+
+
+if __name__ == "__main__":
+    main()
