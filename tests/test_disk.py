@@ -3,6 +3,7 @@
 In: disks of some kilobytes in memory, and small pieces of each stage's work. Out: nothing.
 """
 
+import contextlib
 import errno
 import os
 import resource
@@ -178,24 +179,28 @@ def test_a_journal_on_a_full_disk_costs_its_lines_alone_and_never_the_job(tmp_pa
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.fixture
-def file_size():
-    """No file may grow beyond this many bytes: how a full disk looks where none can be mounted."""
+@contextlib.contextmanager
+def small_files():
+    """No file may grow beyond 3,000 bytes: how a full disk looks where none can be mounted. Not for longer than it must: the
+    tests' own log is a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_what_rusts_libraries_raise_at_a_full_disk_is_an_error_of_the_disk_that_names_the_place(tmp_path, file_size):
+def test_what_rusts_libraries_raise_at_a_full_disk_is_an_error_of_the_disk_that_names_the_place(tmp_path):
     import checkpoints as backbones
 
     words = backbones.tokenizer({"pad_token": "<pad>", "eos_token": "<end>"})
     for tensors in ({"a": torch.ones(50, 50)}, {"a": np.ones((50, 50), np.float32)}):
-        with pytest.raises(OSError, match=rf"{tmp_path}/a cannot be written .*is the disk full\?"):
+        with pytest.raises(OSError, match=rf"{tmp_path}/a cannot be written .*is the disk full\?"), small_files():
             files.save_tensors(tensors, tmp_path / "a")
-    with pytest.raises(OSError, match=rf"{tmp_path} cannot be written .*is the disk full\?"), files.saving(tmp_path):
-        words.save_pretrained(tmp_path)
+    with pytest.raises(OSError, match=rf"{tmp_path} cannot be written .*is the disk full\?"), small_files():
+        with files.saving(tmp_path):
+            words.save_pretrained(tmp_path)
 
 
 def test_saving_leaves_every_other_error_as_it_is(tmp_path):
