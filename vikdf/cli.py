@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vikdf import compare, kept, recover, score, use, validate, verify
+from vikdf import compare, files, kept, recover, score, turns, use, validate, verify
 from vikdf.flags import printable
 from vikdf.human import commands as human
 
@@ -85,7 +85,21 @@ def _check_folder(folder: Path) -> None:
 
 
 def state(given: argparse.Namespace) -> None:
-    kept.run(given, Path("data/backbones"), [Path("data"), Path("results")])
+    from vikdf import unwanted
+
+    if given.yes and not given.clean:
+        raise ValueError("--yes was given without --clean: there is nothing to agree to")
+    if given.yes and (who := files.holder(turns.LOCK)):  # its plan may still ask for what others have forgotten
+        raise ValueError(f"{Path.cwd()} is being worked on by {who}: wait until it ends, or stop it")
+    if given.explain:
+        said = kept.explain(given.explain)
+    elif given.go_on:
+        said = kept.go_on(given.go_on)
+    elif given.clean:
+        said = unwanted.clean(given.folder, Path("data/backbones"), [Path("data"), Path("results")], given.yes)
+    else:
+        said = kept.listed(given.folder)
+    print(printable(said))
 
 
 def replay(folder: Path, store: str) -> None:

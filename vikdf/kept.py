@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from vikdf import files, state, tracking, turns
-from vikdf.flags import printable
+from vikdf import files, state, tracking
 
 MORE = """
 A line a piece of work: whether it is finished, half done or being worked on, its size, when it was last asked for, what it is,
@@ -211,19 +210,3 @@ def add_flags(one: argparse.ArgumentParser) -> None:
     some.add_argument("--go-on", type=Path, metavar="WORK", help="half done work goes on with the code as it is now")
     some.add_argument("--clean", action="store_true", help="what nobody will ask for; with --yes it goes")
     one.add_argument("--yes", action="store_true", help="with --clean: delete it")
-
-
-def run(given: argparse.Namespace, backbones: Path, products: list[Path]) -> None:
-    from vikdf import unwanted
-
-    if given.yes and not given.clean:
-        raise ValueError("--yes was given without --clean: there is nothing to agree to")
-    if given.yes and (who := files.holder(turns.LOCK)):  # its plan may still ask for what others have forgotten
-        raise ValueError(f"{Path.cwd()} is being worked on by {who}: wait until it ends, or stop it")
-    if given.explain:
-        said = explain(given.explain)
-    elif given.go_on:
-        said = go_on(given.go_on)
-    else:
-        said = unwanted.clean(given.folder, backbones, products, given.yes) if given.clean else listed(given.folder)
-    print(printable(said))
