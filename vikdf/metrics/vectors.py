@@ -106,7 +106,9 @@ def _row(numbers: list[str], line: int) -> np.ndarray:
     try:
         return np.array(numbers, dtype=np.float32)
     except ValueError as error:
-        raise ValueError(f"line {line}: {error}; words of this table must have {len(numbers)} numbers each") from None
+        raise ValueError(
+            f"line {line}: {_short(error)}; words of this table must have {len(numbers)} numbers each"
+        ) from None
 
 
 def _word2vec(path: Path) -> tuple[list[str], np.ndarray]:
@@ -195,7 +197,7 @@ def _check(words: list[str], matrix: np.ndarray) -> None:
         raise ValueError("no vectors in it")
     wrong = [row for row in range(len(matrix)) if not np.isfinite(matrix[row]).all()]
     if wrong:
-        raise ValueError(f"the vector of {words[wrong[0]]!r} has numbers that are not finite; copy it anew")
+        raise ValueError(f"the vector of {_short(words[wrong[0]])!r} has numbers that are not finite; copy it anew")
 
 
 def _name(file: Path) -> str:
@@ -207,3 +209,8 @@ def _name(file: Path) -> str:
 def _digest(file: Path) -> str:
     parts = [file, file.parent / "words.txt"] if file.suffix == ".npy" else [file]
     return files.digest([files.sha256(part) for part in parts]) if len(parts) > 1 else files.sha256(file)
+
+
+def _short(said: object) -> str:
+    """The beginning of what may hold a stranger's line, which is of any length."""
+    return f"{text[:200]} ..." if len(text := str(said)) > 200 else text
