@@ -237,6 +237,7 @@ def run(out: Path, *words: str) -> list[dict]:
     )
 
 
+@pytest.mark.long
 def test_a_run_of_a_small_tree_is_killed_and_its_lock_needs_the_documented_command(small):
     words = ["--faults", "1", "--only", "SIGKILL to all"]  # Snakemake's own lock outlives it
     done = run(small, *words)
