@@ -47,7 +47,7 @@ tuning: $(READY) ## results/tuning.csv: what each learning rate gave each system
 recover: $(READY) ## whatever stopped a run, this brings it to its end: what is harmed is made again, what is half done goes on
 	$(RUN) vikdf recover
 
-test: $(READY) ## the tests, the tiny run end to end among them: some twenty minutes
+test: $(READY) ## the tests, the tiny run end to end among them: some 25 minutes
 	$(RUN) python -m pytest -m "not long"
 
 test-long: $(READY) ## what takes longer: two clean runs, kills, hostile items and damaged files in numbers
@@ -72,8 +72,9 @@ ui: $(READY) ## every run in MLflow, on 127.0.0.1 (PORT=5001 for another port)
 pin: $(READY) ## after a run: DVC keeps the products as they are; dvc.lock, to be committed, names their bytes
 	$(RUN) dvc commit --force
 
+# --relink: by its times alone DVC would take a file for whole in which a bit was flipped, and the last line would seal it.
 restore: $(READY) ## the products that dvc.lock names, out of DVC's cache; Snakemake then has nothing to do
-	$(RUN) dvc checkout
+	$(RUN) dvc checkout --relink
 	@$(RUN) dvc status --quiet || { echo "params.yaml or the code is not what dvc.lock was made with: \`dvc status\` names it, \`dvc repro\` runs it"; exit 1; }
 	$(RUN) snakemake --touch --forceall --cores 1
 	$(RUN) vikdf verify --seal

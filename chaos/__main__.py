@@ -1,8 +1,8 @@
 """Runs the campaign and prints its table: fault, times tried, recovered by itself, by the one command, lost.
 
 In: --faults, --seed, the preset. Out: the table, and in --out what each fault was, with its log; a campaign that is
-stopped goes on from there. An undisturbed run comes first: its products are what every other run has to end with.
-What counts as recovered: chaos/verdict.py.
+stopped goes on from there, a chain begins anew. An undisturbed run comes first: its products are what every other run
+has to end with. What counts as recovered: chaos/verdict.py.
 
     python -m chaos --faults 60 --seed 1
     python -m chaos --preset demo --chain --faults 10      # one run from clean, struck again and again on its way
@@ -10,11 +10,13 @@ What counts as recovered: chaos/verdict.py.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,7 +43,7 @@ def struck(tree: trees.Tree, name: str, lot: random.Random, within: float, whole
             break
         except Missed:
             continue
-        except AssertionError as error:
+        except trees.Lost as error:
             done |= {"verdict": table.LOST, "noticed": str(error)}
             break
         finally:
@@ -55,27 +57,31 @@ def chained(tree: trees.Tree, names: list[str], lot: random.Random, within: floa
     try:
         for number, name in enumerate(tqdm(names, desc="faults", unit=" fault")):
             trial.chained, trial.by_command, start = len(names) - number, False, time.monotonic()
-            one = {"kind": name, "what": "", "verdict": table.ITSELF, "noticed": ""}
-            try:
-                one["what"] = faults.KINDS[name].strike(trial)
-            except Missed:
-                one["verdict"] = table.UNTRIED
-            if trial.by_command and done:
-                done[-1]["verdict"] = table.COMMAND
-            done.append(one | {"seconds": time.monotonic() - start})
-            tqdm.write(f"{number + 1:3d} {name}: {one['what']}")
+            done.append({"kind": name, "what": "", "verdict": table.UNTRIED, "noticed": "", "seconds": 0.0})
+            for _ in range(TRIES):
+                with contextlib.suppress(Missed):
+                    done[-1] |= {"what": faults.KINDS[name].strike(trial), "verdict": table.ITSELF}
+                    break
+            if trial.by_command:
+                _needed_the_command(done[:-1])
+            done[-1]["seconds"] = time.monotonic() - start
+            tqdm.write(f"{number + 1:3d} {name}: {done[-1]['what'] or done[-1]['verdict']}")
         start, trial.by_command = time.monotonic(), False
-        verdict, noticed = mended(trial)
+        verdict, _ = mended(trial)
         done[-1]["seconds"] += time.monotonic() - start
-    except AssertionError as error:
-        verdict, noticed = table.LOST, str(error)
+    except trees.Lost as error:
+        return [each | {"verdict": table.LOST, "noticed": str(error)} for each in done]
     finally:
         tree.end()
-    if verdict == table.LOST:
-        return [each | {"verdict": verdict, "noticed": noticed} for each in done]
     if verdict == table.COMMAND:
-        done[-1] |= {"verdict": verdict, "noticed": noticed}
+        _needed_the_command(done)
     return done
+
+
+def _needed_the_command(done: list[dict]) -> None:
+    """The last fault that did strike is the one that the plain command could not go on from."""
+    if tried := [each for each in done if each["verdict"] != table.UNTRIED]:
+        tried[-1]["verdict"] = table.COMMAND
 
 
 def undisturbed(place: Path, given: argparse.Namespace) -> Path:
@@ -87,8 +93,11 @@ def undisturbed(place: Path, given: argparse.Namespace) -> Path:
             raise ValueError(
                 "--measure goes with --chain alone: else the finished tree itself is copied for each fault"
             )
+        found = trees.products(given.measure)
+        if missing := [str(out) for out in trees.outs(given.measure) if not out.exists()]:
+            raise ValueError(f"{given.measure} is no finished run: it has no {missing[0]}")
         shutil.copy(given.measure / "params.yaml", place / "params.yaml")
-        files.write_json(place / "measure.json", trees.products(given.measure))
+        files.write_json(place / "measure.json", found)
     elif not (place / "measure.json").exists():
         shutil.rmtree(tree.folder, ignore_errors=True)
         trees.planted(tree.folder, given.preset)
@@ -106,13 +115,15 @@ def undisturbed(place: Path, given: argparse.Namespace) -> Path:
 
 def campaign(given: argparse.Namespace) -> list[dict]:
     """What every fault came to; those of an earlier start of the same campaign are not tried again."""
-    place = given.out / f"{given.preset}-{trees.of_what()}"
+    place = given.out / f"{given.preset}-{trees.of_what()}{'-measured' * bool(given.measure)}"
     place.mkdir(parents=True, exist_ok=True)
     names = faults.drawn(given.faults, given.seed, given.only, given.chain)
     whole = undisturbed(place, given)
     measure = files.read_json(place / "measure.json")
-    kind = f"{'chain' if given.chain else 'faults'}-{given.faults}-s{given.seed}"
-    logs = place / (kind + (f"-{files.digest(given.only)[:6]}" if given.only else ""))
+    if "disk full" in names and os.geteuid():
+        raise ValueError("filling a disk mounts a small one, which takes root: be root, or choose by --only")
+    how = [given.only, given.within, given.cores, *map(files.sha256, sorted(Path(__file__).parent.glob("*.py")))]
+    logs = place / f"{'chain' if given.chain else 'faults'}-{given.faults}-s{given.seed}-{files.digest(how)[:6]}"
     logs.mkdir(exist_ok=True)
     kept = logs / "results.jsonl"
     lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
@@ -125,7 +136,8 @@ def campaign(given: argparse.Namespace) -> list[dict]:
         tree = trees.Tree(place / "tree", logs / "chain.log", given.cores, measure)
         done = chained(tree, names, random.Random(f"{given.seed} chain"), given.within)
         kept.write_text("".join(json.dumps(each) + "\n" for each in done))
-    for number in tqdm(range(len(done), len(names)), initial=len(done), total=len(names), desc="faults", unit=" fault"):
+    left = range(len(done), len(names))  # none of a chain
+    for number in tqdm(left, initial=len(done), total=len(names), desc="faults", unit=" fault"):
         name, log = names[number], logs / f"{number + 1:03d}.log"
         log.unlink(missing_ok=True)
         tree = trees.Tree(place / "tree", log, given.cores, measure)
@@ -163,7 +175,7 @@ def main(words: list[str] | None = None) -> None:
         print(table.markdown(done, given))
         if given.page:
             table.put(given.page, table.markdown(done, given), "chain" if given.chain else "faults")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, trees.Lost, subprocess.CalledProcessError) as error:
         sys.exit(f"chaos: {error}")
     sys.exit(any(each["verdict"] == table.LOST for each in done))
 

@@ -38,7 +38,8 @@ def _to_group(number: signal.Signals) -> Callable[[Trial], str]:
         command = trial.moving()
         done, total = command.steps()
         command.signal(number)
-        command.wait()
+        if command.wait() == 0:
+            raise Missed
         return f"after {done} of {total} jobs"
 
     return strike
@@ -54,7 +55,8 @@ def _to_one(number: signal.Signals) -> Callable[[Trial], str]:
                 one = trial.draw.choice(command.stages())
                 words = " ".join(one.cmdline()[1:3])
                 one.send_signal(number)
-                command.wait()
+                if command.wait() == 0:  # that one was deaf, or done
+                    raise Missed
                 return f"to `python {words}`"
             time.sleep(trees.LOOK)
         raise Missed
@@ -98,8 +100,8 @@ def _byte(path: Path, draw: random.Random) -> int:
     return draw.randrange(member.offset, member.offset_data + member.size)
 
 
-def _harm(*patterns: str) -> Callable[[Trial], str]:
-    """A file of these kinds; often what reads it next is to be done again."""
+def _harm(*patterns: str, then: bool = True) -> Callable[[Trial], str]:
+    """A file of these kinds; then, often, what reads it next is to be done again."""
 
     def strike(trial: Trial) -> str:
         trial.still()
@@ -107,7 +109,7 @@ def _harm(*patterns: str) -> Callable[[Trial], str]:
         if not (found := [paths for paths in found if paths]):
             raise Missed
         path = trial.draw.choice(trial.draw.choice(found))
-        said = "" if trial.chained else f"; then {_reader_again(trial, path)} is done again"
+        said = f"; then {_reader_again(trial, path)} is done again" if then and not trial.chained else ""
         if not path.exists():  # it went with the work that is to be done again
             raise Missed
         return harmed(trial, path) + said
@@ -116,7 +118,7 @@ def _harm(*patterns: str) -> Callable[[Trial], str]:
 
 
 def _counts(path: Path) -> bool:
-    return path.is_file() and path.name not in (*trees.NO_PRODUCT, "lock") and "seals" not in path.parts
+    return path.is_file() and path.name not in (*trees.NO_PRODUCT, "lock")
 
 
 def _reader_again(trial: Trial, path: Path) -> str:
@@ -125,7 +127,8 @@ def _reader_again(trial: Trial, path: Path) -> str:
     reader = stage if place == "state" else NEXT.get(name, NEXT.get(stage, "tables"))
     if trial.draw.random() > READ_AGAIN or not trial.tree.made_by(reader):
         return trial.cut(CHEAP)
-    return trial.tree.cut(reader, Path(name).stem.split("-")[0], trial.draw, again=place != "state")
+    like = trial.tree.job_of(stage, name) if place == "state" else Path(name).stem.split("-")[0]
+    return trial.tree.cut(reader, like, trial.draw, again=place != "state")
 
 
 def features(trial: Trial) -> str:
@@ -196,6 +199,7 @@ class Kind:
 
 
 DATA = ["data/sources/*", "data/sources/world/**/*", "data/filter/*", "data/caption/*", "data/dialogues/*"]
+ENDS = ["results/table1.*", "results/evaluate/examples/*", "state/seals/**/*.json"]
 RESULTS = ["results/pretrain/*/*", "results/finetune/*/*", "results/generate/*", "results/evaluate/*"]
 KINDS = {
     "SIGKILL to all processes of a run": Kind(_to_group(signal.SIGKILL), 6),
@@ -207,8 +211,11 @@ KINDS = {
     "harm: product in data/": Kind(_harm(*DATA), 5),
     "harm: backbone": Kind(_harm("data/backbones/*/*"), 3),
     "harm: shard or its index": Kind(_harm("data/shards/*"), 3),
-    "harm: product in results/": Kind(_harm(*RESULTS), 7),
-    "harm: product kept in state/": Kind(_harm("state/*/*/product/**/*", "state/*/*/*.json"), 4),
+    "harm: product in results/": Kind(_harm(*RESULTS), 6),
+    "harm: table, answers or seal": Kind(_harm(*ENDS, then=False), 1),
+    "harm: product kept in state/": Kind(
+        _harm("state/*/*/product/**/*", "state/*/*/product.json", "state/*/*/asked.json"), 4
+    ),
     "harm: cached features": Kind(features, 2),
     "harm: checkpoint, piece or chunk": Kind(checkpoint, 4),
     "harm: journal, or what was sent of it": Kind(_harm("state/**/journal.jsonl", "state/*/*/mlflow.json"), 2),

@@ -4,6 +4,7 @@ Used by chaos/faults.py. Nothing but 127.0.0.1 is asked.
 """
 
 import contextlib
+import os
 import signal
 import sqlite3
 import sys
@@ -39,8 +40,8 @@ def silent_hosts(trial: Trial) -> str:
                     web.suspend()
                     time.sleep(seconds)
                     web.resume()
-                command.wait()
-                return f"the hosts of the pictures were silent for {seconds:.1f} s in the middle of the fetch"
+                    command.wait()
+                    return f"the hosts of the pictures were silent for {seconds:.1f} s in the middle of the fetch"
             time.sleep(trees.LOOK)
     raise Missed
 
@@ -58,7 +59,7 @@ def _serving(command: trees.Command) -> psutil.Process | None:
 
 def tracking_server(trial: Trial) -> str:
     """A server that takes what the run tracks is killed; the run goes on, and `replay` sends the rest once it is back."""
-    port, store, tree = trees.free_port(), trial.tree.folder / "server.db", trial.tree
+    port, store, tree = trees.free_port(os.getpid()), trial.tree.folder / "server.db", trial.tree
     tree.env["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
     with _server(store, port) as server:
         command = trial.moving(CHEAP)
@@ -67,7 +68,7 @@ def tracking_server(trial: Trial) -> str:
         rc = command.wait()
     said = f"the tracking server was killed after {done} of {total} jobs"
     if rc != 0:
-        raise AssertionError(f"{said}, and the run ended with {rc}")
+        raise trees.Lost(f"{said}, and the run ended with {rc}")
     with _server(store, port):
         for _ in range(2):  # the second time for doubles
             tree.call(REPLAY)
@@ -75,7 +76,7 @@ def tracking_server(trial: Trial) -> str:
         sent = Counter(name for (name,) in opened.execute(SHOWN))
     journals = Counter(tracking.read(path.parent)[0]["name"] for path in tree.folder.glob("state/**/journal.jsonl"))
     if sent != journals:
-        raise AssertionError(f"{said}, and after replay it had {sent - journals} too many and lacked {journals - sent}")
+        raise trees.Lost(f"{said}, and after replay it had {sent - journals} too many and lacked {journals - sent}")
     return f"{said}; replay completed its store: {sent.total()} runs, none twice"
 
 
@@ -89,6 +90,8 @@ def _server(store: Path, port: int) -> Iterator[trees.Command]:
         until = time.monotonic() + STARTS
         while time.monotonic() < until and command.alive() and not _answers(port):
             time.sleep(0.2)
+        if not _answers(port):
+            raise Missed
         yield command
     finally:
         command.signal(signal.SIGKILL)

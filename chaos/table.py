@@ -13,7 +13,8 @@ from pathlib import Path
 from vikdf import files
 
 ITSELF, COMMAND, LOST, UNTRIED = "by itself", "by the command", "lost", "not tried"
-AS_READ, BY_VERIFY, UNSAID = "as it was read", "by `vikdf verify`", "made again, or read by nobody that depends on it"
+AS_READ, BY_VERIFY = "as it was read", "by `vikdf verify`"
+UNSAID, STOPPED = "made again, or read by nobody that depends on it", "by a run that stopped and did not name it"
 UNSEALED = ("journal.jsonl", "mlflow.json", "mlflow.db", "asked.json")  # what only shows: unread, a harm to it is none
 SHOWN = ["snakemake", "torch", "transformers", "pyarrow", "mlflow"]  # versions that stand below the table
 

@@ -51,6 +51,10 @@ def verify() -> list[str]:
     return [sys.executable, "-m", "vikdf.cli", "verify"]
 
 
+class Lost(Exception):
+    """What no fault may lead to, in words."""
+
+
 class Command:
     """One command in motion, with all that it starts."""
 
@@ -111,15 +115,14 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
-    def wait(self, seconds: float = LIMIT) -> int | None:
-        """Its exit status; None if it hangs, and it and all of its group are killed then."""
+    def wait(self, seconds: float = LIMIT) -> int:
+        """Its exit status; one that hangs is killed with all of its group, and what it was to mend is lost."""
         try:
-            self.process.wait(seconds)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
             self.process.wait()
-            return None
-        return self.process.returncode
+            raise Lost(f"`{' '.join(self.words)}` hangs") from None
 
     def gone(self, seconds: float = 60) -> None:
         """Waits until no process of its group is left: what it started may outlive it for a moment."""
@@ -143,7 +146,7 @@ class Tree:
         self.commands.append(Command(words, self.folder, self.log, self.env))
         return self.commands[-1]
 
-    def call(self, words: list[str]) -> tuple[int | None, str]:
+    def call(self, words: list[str]) -> tuple[int, str]:
         command = self.start(words)
         return command.wait(), command.said()
 
@@ -181,12 +184,13 @@ class Tree:
     def cut(self, stage: str, like: str, draw, again: bool = True) -> str:
         """Takes one job's products away and all that was made of them, as if the run had not come there yet.
 
-        like: a system's name, where the stage has systems; again: the job's kept work goes too, and is to be done again
+        like: a job's name, or its system's, where the stage has systems
+        again: the job's kept work goes too, and is to be done again
         """
         jobs = self.made_by(stage)
         if not jobs:
             return "nothing"
-        alike = [name for name in jobs if name.split("-")[0] == like]
+        alike = [name for name in jobs if like in (name, name.split("-")[0])]
         name = draw.choice(alike or sorted(jobs))
         forced = stage if name == stage else str(jobs[name][0].relative_to(self.folder))
         rc, said = self.call(["snakemake", "--dry-run", "--cores", "1", "--forcerun", forced])
@@ -198,6 +202,12 @@ class Tree:
         for path in [*jobs[name], *map(self.folder.joinpath, sorted(after))]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return f"{stage} of {name}" if name != stage else stage
+
+    def job_of(self, stage: str, work: str) -> str:
+        """The job whose product came out of this folder of state/<stage>/."""
+        made = set(_digests(self.folder / "state" / stage / work / "product").values())
+        jobs = self.made_by(stage).items()
+        return next((name for name, paths in jobs if made & {d for path in paths for d in _digests(path).values()}), "")
 
     def _forget(self, stage: str, paths: list[Path]) -> None:
         """Removes the finished work below state/ whose product is one of these; of a stage with one job, all of it."""
@@ -216,11 +226,15 @@ def _digests(path: Path) -> dict[str, str]:
 
 def products(folder: Path) -> dict[str, str]:
     """What DVC pins, file by file with its sha256: no time, host or cost is in it, so that runs can be compared."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     found = {}
-    for out in (folder / name for entry in stages.values() for name in entry["outs"]):
+    for out in outs(folder):
         found |= {str(Path(name).relative_to(folder)): digest for name, digest in _digests(out).items()}
     return found
+
+
+def outs(folder: Path) -> list[Path]:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    return [folder / name for entry in stages for name in [*entry["outs"], *entry.get("metrics", [])]]
 
 
 def planted(folder: Path, preset: str) -> None:
@@ -233,14 +247,17 @@ def planted(folder: Path, preset: str) -> None:
         else:
             shutil.copy(source, folder / name)
     params = (ROOT / f"presets/{preset}.yaml").read_text()
-    params, changed = re.subn(r"^(    port: )\d+", rf"\g<1>{free_port()}", params, flags=re.M)
+    port = free_port(
+        int(files.digest(str(folder))[:8], 16)
+    )  # it is part of every url, and so of sizes and of keys in state/
+    params, changed = re.subn(r"^(    port: )\d+", rf"\g<1>{port}", params, flags=re.M)
     assert changed == 1, "sources.world.port"
     (folder / "params.yaml").write_text(params)
 
 
-def free_port() -> int:
+def free_port(near: int) -> int:
     """Where nobody listens now: two campaigns, and a run beside them, serve their worlds side by side."""
-    first = os.getpid() % len(PORTS)
+    first = near % len(PORTS)
     for port in [*PORTS[first:], *PORTS[:first]]:
         with socket.socket() as probe:
             try:

@@ -44,12 +44,19 @@ class Trial:
                 command = self.tree.start(words(self.tree.cores))
                 if command.reaches(min(share, 0.95), self.draw.uniform(0, self.within)):
                     return command
-                if command.wait() == 0:
-                    break  # it was done before the moment came
+                if command.wait() == 0:  # it was done before the moment came
+                    self.ended_well()
+                    break
                 if not self.chained or words is trees.recover:
-                    raise AssertionError(f"`{' '.join(command.words)}` failed before the fault came")
+                    raise trees.Lost(f"`{' '.join(command.words)}` failed before the fault came")
                 self.by_command = True
         raise Missed
+
+    def ended_well(self) -> None:
+        """A run without an error has the bytes of the undisturbed one, but for files that were harmed and not read."""
+        harmed = {path.relative_to(self.tree.folder).as_posix() for path in self.harms}
+        if unseen := sorted({*self.tree.unequal()} - harmed):
+            raise trees.Lost(f"the run ended well with other bytes in {', '.join(unseen[:5])}")
 
     def still(self) -> None:
         """A run that stands: stopped at a drawn moment in a chain, else as it is."""

@@ -24,25 +24,27 @@ ECHO = (
 
 
 def mended(trial: Trial) -> tuple[str, str]:
-    """(verdict, how the harm was noticed, or why it is lost)."""
-    tree, harms = trial.tree, {name_of(trial, path) for path in trial.harms}
+    """(verdict, how the harm was noticed)."""
+    tree = trial.tree
     rc, said = tree.call(trees.snakemake(tree.cores))
+    if rc == 0:
+        trial.ended_well()
     other, left = tree.unequal(), unread(trial)
-    if rc == 0 and (unseen := sorted({*other} - harms)):
-        return table.LOST, f"the run ended well with other bytes in {', '.join(unseen[:5])}"
-    how = noticed(trial, said)
+    how = noticed(trial, said, rc)
     if rc == 0 and not other and not left:
         return (table.COMMAND if trial.by_command else table.ITSELF), how
     if rc == 0 and left:
+        if passed := [path for path in left if path.exists() and _inputs(said) & {*names_of(trial, path)}]:
+            raise trees.Lost(f"{name_of(trial, passed[0])} was read, and nobody noticed")
         said = tree.call(trees.verify())[1]
         if unnamed := [path for path in left if not any(name in said for name in names_of(trial, path))]:
-            return table.LOST, f"`vikdf verify` did not name {name_of(trial, unnamed[0])}"
+            raise trees.Lost(f"`vikdf verify` did not name {name_of(trial, unnamed[0])}")
         how = table.BY_VERIFY
     rc, said = tree.call(trees.recover(tree.cores))
     if rc != 0:
-        return table.LOST, "`vikdf recover` hangs" if rc is None else f"`vikdf recover` ended with {rc}"
+        raise trees.Lost(f"`vikdf recover` ended with {rc}")
     if other := sorted({*tree.unequal(), *(name_of(trial, path) for path in unread(trial))}):
-        return table.LOST, f"after `vikdf recover` not as undisturbed: {', '.join(other[:5])}"
+        raise trees.Lost(f"after `vikdf recover` not as undisturbed: {', '.join(other[:5])}")
     return table.COMMAND, how
 
 
@@ -57,13 +59,19 @@ def unread(trial: Trial) -> list[Path]:
     return left
 
 
-def noticed(trial: Trial, said: str) -> str:
+def _inputs(said: str) -> set[str]:
+    """What the jobs of a run have read, by Snakemake's own lines; of shards not: a job reads those samples that it draws."""
+    listed = {name for line in re.findall(r"^    input: (.+)$", said, flags=re.M) for name in line.split(", ")}
+    return {name for name in listed if not name.startswith("data/shards")}
+
+
+def noticed(trial: Trial, said: str, rc: int) -> str:
     """Whether the words of a run tell of a harmed file."""
     told = [line for line in said.splitlines() if NOTICED.search(line) and not line.startswith(ECHO)]
     named = [name for path in trial.harms for name in names_of(trial, path)]
     if any(name in line for name in named for line in told):
         return table.AS_READ
-    return table.UNSAID if trial.harms else ""
+    return (table.STOPPED if rc else table.UNSAID) if trial.harms else ""
 
 
 def name_of(trial: Trial, path: Path) -> str:

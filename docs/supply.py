@@ -128,14 +128,14 @@ def not_as_pinned(pinned: dict[str, str]) -> list[str]:
 
 
 def known_faults(report: str) -> list[str] | None:
-    """pip-audit's report as lines; None where its service did not answer for all packages."""
+    """pip-audit's report as lines; None where there are none, but its service did not answer for all packages."""
     try:
         found = json.loads(report)["dependencies"]
     except (ValueError, KeyError, TypeError):
         return None
-    if not found or any("skip_reason" in each for each in found):
+    faults = [(each, fault) for each in found for fault in each.get("vulns", [])]
+    if not faults and (not found or any("skip_reason" in each for each in found)):
         return None
-    faults = [(each, fault) for each in found for fault in each["vulns"]]
     mended = [(each, fault["id"], ", ".join(fault["fix_versions"]) or "no version yet") for each, fault in faults]
     return [f"{each['name']} {each['version']}: {name}, mended in {versions}" for each, name, versions in mended]
 
@@ -147,9 +147,12 @@ def asked(*words: str) -> subprocess.CompletedProcess:
 def audit() -> int:
     """A line, or several, for each thing that is looked at; 1 if anything is wrong."""
     pinned, whole = str(ROOT / "constraints.txt"), asked("pip", "check")
+    failed = whole.returncode != 0
     report = asked("pip_audit", *OSV.split(), "--requirement", pinned).stdout
     found = {
-        "whole (pip check)": whole.stdout.splitlines() if whole.returncode else [],
+        "whole (pip check)": (whole.stdout or whole.stderr or "it failed without a word").splitlines()
+        if failed
+        else [],
         "as pinned": not_as_pinned(pins(Path(pinned).read_text())),
         "listed in docs/": [f"{path.relative_to(ROOT)} is older: `python -m docs.supply --write`" for path in stale()],
         "known faults": known_faults(report),

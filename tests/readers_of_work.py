@@ -173,10 +173,10 @@ def _write_sampled(folder: Path) -> None:
 
 
 def _journal(folder: Path):
-    from vikdf import store, tracking
+    from vikdf import costs, store, tracking
 
     lines = tracking.read(folder)
-    return tracking.seconds(lines), store._points(lines, {}, True), tracked_as(folder)
+    return tracking.seconds(lines), costs.cost(lines), store._points(lines, {}, True), tracked_as(folder)
 
 
 def tracked_as(folder: Path):
@@ -187,10 +187,11 @@ def tracked_as(folder: Path):
 
 
 LINES = [
-    {"stage": "pretrain", "name": "a", "time": 1000, "params": {"a": "1"}, "data": {}, "tags": {"seed": "1"}},
+    {"stage": "pretrain", "name": "a", "time": 1000, "params": {"steps": "4"}, "data": {}, "tags": {"seed": "1"}},
     *({"step": step, "time": 1000 + step, "values": {"tim": 1 / step}} for step in range(1, 5)),
     {"again": 1010, "stopped": 1005},
-    {"end": "FINISHED", "time": 1020, "memory_mb": 1.0},
+    {"artifact": "curves.jsonl", "step": 4, "time": 1015},
+    {"end": "FINISHED", "time": 1020, "peak_memory_mb": 1, "device": "cpu: x"},
 ]
 
 

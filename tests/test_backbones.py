@@ -191,6 +191,7 @@ WRONG = {
     "an unknown name": ({"name": "ViT-L-41"}, "knows no model 'ViT-L-41'.*ViT-L-1"),
     "no preparation": ({"preprocess": None}, "found no mean"),
     "a pickle": ({"path": "weights.pt"}, "pickle files are not loaded"),
+    "damaged weights": ({"path": "harmed.safetensors"}, "harmed.safetensors is damaged .*anew"),
     "weights of another": ({"name": "ViT-S-32-alt"}, "not those of ViT-S-32-alt"),
     "tag and file": ({"pretrained": "openai"}, "and not both"),
     "neither": ({"path": None}, "expected `pretrained`"),
@@ -218,6 +219,7 @@ def test_a_named_clip_that_does_not_fit_is_refused_with_the_cure(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pt").write_bytes(b"")
     _, entry = named(tmp_path, "tiny-wrong")
+    (tmp_path / "harmed.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:-50])
     changes, said = WRONG[fault]
     entry = {key: value for key, value in (entry | changes).items() if value is not None}
     with pytest.raises(ValueError, match=said):

@@ -7,6 +7,7 @@ import argparse
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,16 +126,22 @@ def test_what_only_the_documented_command_brings_to_its_end_counts_so(tree):
     assert verdict.mended(one)[0] == table.COMMAND and one.tree.asked == ["snakemake", "recover"]
 
 
-@pytest.mark.parametrize(("rc", "said"), [(1, "ended with 1"), (None, "hangs")])
-def test_a_run_that_the_documented_command_cannot_end_is_lost(rc, said, tree):
-    came, why = verdict.mended(trial(tree, (1, "", nothing), (rc, "", nothing)))
-    assert came == table.LOST and said in why
+def test_a_run_that_the_documented_command_cannot_end_is_lost(tree):
+    with pytest.raises(trees.Lost, match="`vikdf recover` ended with 1"):
+        verdict.mended(trial(tree, (1, "", nothing), (1, "", nothing)))
+
+
+def test_a_command_that_hangs_is_lost_and_killed(tmp_path):
+    command = trees.Command([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, tmp_path / "log", {})
+    with pytest.raises(trees.Lost, match="hangs"):
+        command.wait(0.5)
+    assert not command.alive()
 
 
 def test_equal_exit_status_but_other_bytes_are_lost(tree):
     changed = lambda: (tree / "results/table1.csv").write_text("1,3")  # noqa: E731
-    came, why = verdict.mended(trial(tree, (0, "", changed), (0, "", nothing)))
-    assert came == table.LOST and "results/table1.csv" in why
+    with pytest.raises(trees.Lost, match="results/table1.csv"):
+        verdict.mended(trial(tree, (0, "", changed), (0, "", nothing)))
 
 
 def test_other_bytes_that_nobody_noticed_are_lost_though_a_second_run_mends_them(tree):
@@ -143,33 +150,40 @@ def test_other_bytes_that_nobody_noticed_are_lost_though_a_second_run_mends_them
     one = trial(tree, (0, "", lambda: (tree / "results/table1.csv").write_text("1,3")), (0, "", nothing))
     one.tree.measure["data/sources/coco.parquet"] = files.sha256(path)
     one.harms = {path: "that of the harm, before it was written anew"}
-    came, why = verdict.mended(one)
-    assert came == table.LOST and "the run ended well with other bytes in results/table1.csv" in why
+    with pytest.raises(trees.Lost, match="the run ended well with other bytes in results/table1.csv"):
+        verdict.mended(one)
 
 
 def test_a_harm_is_noticed_as_it_is_read_where_a_line_that_is_no_echo_names_it(tree):
     path = tree / "data/sources/coco.parquet"
     one = trial(tree)
-    assert verdict.noticed(one, "anything") == ""
+    assert verdict.noticed(one, "anything", 1) == ""
     one.harms = {path: None}
     name = "data/sources/coco.parquet"
-    assert verdict.noticed(one, f"vikdf.filter: {name} has changed: `vikdf recover`") == table.AS_READ
-    assert verdict.noticed(one, "data/sources is damaged: it is made again") == table.AS_READ
-    assert verdict.noticed(one, f"    input: {name} is missing\nShell command: cat {name} damaged") == table.UNSAID
+    assert verdict.noticed(one, f"vikdf.filter: {name} has changed: `vikdf recover`", 1) == table.AS_READ
+    assert verdict.noticed(one, "data/sources is damaged: it is made again", 0) == table.AS_READ
+    echo = f"    input: {name} is missing\nShell command: cat {name} damaged"
+    assert (verdict.noticed(one, echo, 0), verdict.noticed(one, echo, 1)) == (table.UNSAID, table.STOPPED)
 
 
 def test_a_harm_that_nothing_read_again_is_to_be_named_by_verify_and_then_mended(tree):
     path = tree / "state/finetune/bart-zero-s1/product/model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(b"harmed")
-    for said, expected in (("all is well", table.LOST), (f"{path.relative_to(tree)} is harmed", table.COMMAND)):
-        one = trial(tree, (0, "", nothing), (1, said, nothing), (0, "", lambda: path.write_bytes(whole)))
+    name, mends = str(path.relative_to(tree)), lambda: path.write_bytes(whole)
+
+    def judged(run: str, verify: str, does=nothing) -> str:
+        one = trial(tree, (0, run, nothing), (1, verify, nothing), (0, "", does))
         one.harms = {path: files.sha256(path)}
-        assert verdict.mended(one)[0] == expected
-        path.write_bytes(b"harmed")
-    one = trial(tree, (0, "", nothing), (1, str(path.relative_to(tree)), nothing), (0, "", nothing))
-    one.harms = {path: files.sha256(path)}
-    assert verdict.mended(one)[0] == table.LOST, "recover ended well and left the harm where it was"
+        return verdict.mended(one)[0]
+
+    with pytest.raises(trees.Lost, match="did not name"):
+        judged("", "all is well")
+    with pytest.raises(trees.Lost, match="was read, and nobody noticed"):
+        judged(f"    input: data/a, {name}\n", f"{name} is harmed", mends)
+    with pytest.raises(trees.Lost, match="after `vikdf recover` not as undisturbed"):
+        judged("", f"{name} is harmed")
+    assert judged("    input: data/a\n", f"{name} is harmed", mends) == table.COMMAND
 
 
 def test_the_store_that_only_shows_may_stay_as_it_is(tree):
@@ -249,6 +263,44 @@ def test_a_run_of_a_small_tree_is_killed_and_its_lock_needs_the_documented_comma
 def test_faults_in_one_tree_from_clean_are_judged_by_its_end(small):
     done = run(small, "--chain", "--faults", "2", "--only", "SIGTERM to all")
     assert [each["verdict"] for each in done] == [table.ITSELF] * 2, done
+
+
+def stands(monkeypatch, *strikes) -> list[str]:
+    """What a chain of these faults comes to where the run after them ends well."""
+    names = [f"fault {number}" for number in range(len(strikes))]
+    monkeypatch.setattr(
+        faults, "KINDS", {name: faults.Kind(strike, 1) for name, strike in zip(names, strikes, strict=True)}
+    )
+    monkeypatch.setattr(campaign, "mended", lambda _: (table.ITSELF, ""))
+    tree = argparse.Namespace(end=nothing)
+    return [each["verdict"] for each in campaign.chained(tree, names, random.Random(1), 1.0)]
+
+
+def late(trial: Trial) -> str:
+    trial.by_command = True
+    raise chaos_trial.Missed
+
+
+def lost(trial: Trial) -> str:
+    raise trees.Lost("why")
+
+
+def test_in_a_chain_a_fault_that_did_not_strike_is_not_tried_and_a_loss_at_the_first_is_told(monkeypatch):
+    strikes = lambda _: "struck"  # noqa: E731
+    assert stands(monkeypatch, strikes, late, strikes) == [table.COMMAND, table.UNTRIED, table.ITSELF]
+    assert stands(monkeypatch, lost, strikes) == [table.LOST]
+
+
+def test_an_unfinished_run_is_no_measure(small):
+    with pytest.raises(ValueError, match="no finished run: it has no"):
+        run(small, "--chain", "--faults", "1", "--measure", str(small))
+
+
+def test_a_signal_that_ended_nothing_is_no_fault(tree):
+    one, deaf = Trial(Told(tree, []), random.Random(1), 1.0), argparse.Namespace
+    one.moving = lambda: deaf(steps=lambda: (1, 2), signal=lambda number: None, wait=lambda: 0)
+    with pytest.raises(chaos_trial.Missed):
+        faults.KINDS["Ctrl-C"].strike(one)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which takes root")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vikdf import costs, tracking
+from vikdf import costs, files, tracking
 
 TRAINED = {"training.micro_batch": "4", "training.accumulate": "2", "training.processes": "1"}
 
@@ -103,6 +103,20 @@ def test_a_journal_that_a_kill_left_without_its_first_line_is_no_run(tmp_path):
     (tmp_path / "finetune/b").mkdir()
     (tmp_path / "finetune/b" / tracking.JOURNAL).write_text('{"stage": "fine')
     assert table(tmp_path) == []
+
+
+def test_of_the_names_that_work_was_asked_for_by_the_last_in_time_is_its_row(tmp_path):
+    journal(tmp_path / "finetune/a", lines("finetune-b"))
+    files.write_json(tmp_path / "finetune/a" / tracking.ASKED, {"finetune-z": 1000, "finetune-a": 2000})
+    assert [row["run"] for row in table(tmp_path)] == ["finetune-a"]
+
+
+@pytest.mark.parametrize("harmed", ['{"finetune-z": "soon"}', "[[1, 2]]", "7", "null", "{", '{"finetune-z": -1}', ""])
+def test_harmed_names_tell_nothing_and_the_journals_own_serves(tmp_path, harmed):
+    journal(tmp_path / "finetune/a", lines("finetune-b"))
+    (tmp_path / "finetune/a" / tracking.ASKED).write_text(harmed)
+    assert tracking.asked(tmp_path / "finetune/a") == {}
+    assert [row["run"] for row in table(tmp_path)] == ["finetune-b"]
 
 
 def test_a_try_of_another_learning_rate_has_no_row_and_one_that_a_row_was_made_of_is_that_row(tmp_path, capsys):

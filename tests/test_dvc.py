@@ -2,10 +2,12 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from test_seals import flip
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -109,6 +111,20 @@ def whole_stage(stage: str) -> str:
         rf"^rule {stage}_all:.*?(?=^rule |\Z)", (ROOT / "workflow/targets.smk").read_text(), flags=re.M | re.S
     )
     return found.group() if found else ""
+
+
+def test_what_restores_products_restores_one_in_which_a_bit_was_flipped_behind_its_times(tmp_path):
+    def dvc(*words: str) -> None:
+        done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    command = re.search(r"^restore:.*\n\t\$\(RUN\) dvc (.+)$", (ROOT / "Makefile").read_text(), flags=re.M)[1]
+    (tmp_path / "product").write_text("as it was made")
+    dvc("init", "--no-scm")
+    dvc("add", "product")
+    flip(tmp_path / "product")
+    dvc(*command.split())
+    assert (tmp_path / "product").read_text() == "as it was made"
 
 
 def test_nothing_persists_and_everything_is_kept_in_the_cache():

@@ -141,6 +141,23 @@ def test_a_kept_answer_that_is_damaged_is_asked_for_again_and_no_other(system, t
         assert proxy.asked == ONCE + 1 and f"{path} is damaged: it is asked for again" in capfd.readouterr().err
 
 
+def test_a_damaged_answer_was_paid_for_and_counts_against_the_cap_with_the_most_that_it_can_have_cost(system, tmp_path):
+    talks = [["number 0"], ["number 1"]]
+    most = (asking.bound(endpoint.messages(talks[0], "")) + 2 * 6) / 1e6
+    cost = (10 + 2 * 5) / 1e6
+    with Proxy("", says=says("yes")) as proxy:
+        ask(system(proxy.url), talks[:1])
+        [path] = (tmp_path / "answers").glob("*/*/*.json")
+        path.write_text(path.read_text().replace("yes", "yet"))
+        with pytest.raises(ValueError, match="might pass the cap"):
+            ask(system(proxy.url, cost_cap=1.5 * most), talks[:1])
+        assert proxy.asked == 1 and path.with_suffix(".damaged").exists() and not path.exists()
+        assert ask(system(proxy.url, cost_cap=2.5 * most), talks[:1]) == ["yes"]
+        with pytest.raises(ValueError, match="might pass the cap"):  # it still counts when it is there again
+            ask(system(proxy.url, cost_cap=2 * most + cost / 2), talks)
+        assert ask(system(proxy.url, cost_cap=2 * most + 2 * cost), talks) == ["yes"] * 2 and proxy.asked == 3
+
+
 def test_the_cap_stops_before_it_is_passed_and_a_higher_one_goes_on(system, tmp_path):
     talks = [[f"number {number}"] for number in range(8)]
     with Proxy("", says=says("yes")) as proxy:

@@ -237,6 +237,33 @@ def test_a_damaged_piece_is_named_and_made_again(data, clip, tmp_path, small, ca
     assert files.sha256(folder) == before
 
 
+def test_an_error_of_the_disk_that_may_pass_takes_no_piece_away(made, tmp_path, monkeypatch):
+    def fails(path) -> None:
+        raise OSError("Input/output error")
+
+    shutil.copytree(made.folder, tmp_path / "a")
+    before = pieces(tmp_path / "a")
+    monkeypatch.setattr(files, "sha256", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        features.Pieces(tmp_path / "a/pictures").open(clear=True)
+    assert before and pieces(tmp_path / "a") == before
+
+
+def test_room_is_asked_for_before_the_first_picture(data, clip, tmp_path, monkeypatch):
+    asked = []
+
+    def full(what, wanted) -> None:
+        asked.append((what, *wanted.values()))
+        raise OSError("full")
+
+    monkeypatch.setattr(features.space, "need", full)
+    with pytest.raises(OSError, match="full"):
+        features.of(tmp_path, data, clip, CPU)
+    [(what, count)] = asked
+    assert what.startswith("CLIP features of 40 pictures") and count > 0
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"lock"}
+
+
 @pytest.mark.parametrize("name", ["encoder.json", "product.json"])
 def test_what_tells_of_the_cache_may_be_harmed_or_gone_and_nothing_is_computed_again(data, clip, tmp_path, name):
     folder = features.of(tmp_path, data, clip, CPU).folder

@@ -20,7 +20,7 @@ from PIL import Image
 from rough_web import rough_web, said, to
 
 from vikdf import schemas
-from vikdf.corpora import failures, fetch, preflight, progress
+from vikdf.corpora import failures, fetch, lists, preflight, progress
 from vikdf.corpora.fetch import FETCHED, URLS, List, Manner, Worker, answers
 from vikdf.corpora.hosts import Turns
 
@@ -122,6 +122,44 @@ def test_finished_shards_that_are_harmed_are_fetched_again_and_no_others(tmp_pat
         assert [web.asked[path] for path in paths] == [2] * 12 + [1] * 4
     assert list(answers(one, 1)) == before
     assert capfd.readouterr().err.count("is damaged: it is fetched again") == 3
+
+
+@pytest.mark.parametrize("killed_at", [None, 0, 1, 2])
+def test_a_harmed_shard_takes_the_later_passes_with_it_wherever_a_kill_comes(
+    tmp_path, monkeypatch, in_process, killed_at
+):
+    """What failed at first is sound when it is asked again, and the other way round: the old second pass is another list's."""
+    with rough_web({"/once": later(1), "/swapped": lambda line, n: later(n == 1)(line, 0), "/ok": sound}) as web:
+        one = given(web, tmp_path, ["/once", "/swapped", "/ok"])
+        fetch.fetch([one], worker(web), 2, MANNER)
+        assert [row["pass"] for row in answers(one, 2)] == [2, 1, 1]
+        shard = one.of(1)[1] / "00000.parquet"
+        shard.write_bytes(shard.read_bytes()[:-9])
+        if killed_at is not None:
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                kill_at(killed_at, patch)
+                one.drop_harmed(2)
+        fetch.fetch([one], worker(web), 2, MANNER)
+        last = [(row["id"], row["pass"]) for row in answers(one, 2) if row["image"]]
+        assert last == [("000", 1), ("001", 2), ("002", 1)]
+        one.of(2)[0].write_bytes(one.of(2)[0].read_bytes()[:-9])
+        before = dict(web.asked)
+        fetch.fetch([one], worker(web), 2, MANNER)  # the list alone was cut: it is written anew, and nobody is asked
+        assert web.asked == before and [row["pass"] for row in answers(one, 2)] == [1, 2, 1]
+
+
+def kill_at(which: int, patch) -> None:
+    """The process dies as it is about to delete for the so many-th time."""
+    left = iter([False] * which + [True])
+    for module, name in ((lists.shutil, "rmtree"), (Path, "unlink")):
+        real = getattr(module, name)
+
+        def deletes(*given, real=real, **how):
+            if next(left):
+                raise KeyboardInterrupt
+            real(*given, **how)
+
+        patch.setattr(module, name, deletes)
 
 
 STEP = """

@@ -1,15 +1,16 @@
 """fetched: a shard is read in its list's order, whatever its own order is, and never more of it is held than was said."""
 
 import random
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from img2dataset.writer import ParquetSampleWriter
 
-from vikdf import schemas
-from vikdf.corpora import fetched, progress
-from vikdf.corpora.fetch import URLS, List, answers
+from vikdf import files, schemas
+from vikdf.corpora import fetched, preflight, progress
+from vikdf.corpora.fetch import URLS, List, Manner, answers
 
 SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("error_message", pa.string())])
 SCHEMA = pa.schema([("key", pa.string()), *SCHEMA, ("width", pa.int32()), ("height", pa.int32())])
@@ -78,3 +79,24 @@ def test_a_row_group_of_a_shard_is_bounded_by_bytes_too(tmp_path, monkeypatch):
     about = pq.read_metadata(tmp_path / "list/pass1/00000.parquet")
     assert about.num_rows == 300
     assert max(about.row_group(number).num_rows for number in range(about.num_row_groups)) <= 14
+
+
+@pytest.mark.parametrize(
+    "harmed", ["[]", "null", "{", "", '{"bytes": "x"}', '{"said": {"ok": 3}, "bytes": 30}', "other"]
+)
+def test_a_harmed_memory_of_a_look_beforehand_counts_for_nothing_and_the_sample_is_asked_again(
+    one, monkeypatch, capsys, harmed
+):
+    given = {"said": Counter(ok=3), "bytes": 30, "seconds": 1.0, "hosts": Counter(x=3)}
+    asked, about = [], Manner("multiprocessing", 1, 0, 0.5)
+    monkeypatch.setattr(preflight, "ask", lambda urls, worker: asked.append(len(urls)) or given)
+    monkeypatch.setattr(preflight, "report", lambda *_: "good")
+    told = one.folder / "preflight.json"
+    for _ in range(2):
+        preflight.foretell([one], None, about, 3)
+    assert asked == [3] and files.read_checked(told)["bytes"] == 3000 * 2
+    told.write_text(told.read_text().replace("6000", "7000") if harmed == "other" else harmed)
+    for _ in range(2):
+        preflight.foretell([one], None, about, 3)
+    assert asked == [3, 3] and files.read_checked(told)["bytes"] == 6000
+    assert capsys.readouterr().err.count("it counts for nothing") == 1

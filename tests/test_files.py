@@ -119,7 +119,7 @@ HELD = """
 import os, sys, time
 from pathlib import Path
 from vikdf import files
-with files.alone(Path(sys.argv[1]), "the work"):
+with files.alone(Path(sys.argv[1]), "the work", folder=Path(sys.argv[1]).is_dir()):
     if os.fork() == 0:  # a loader's worker, for one, which a kill of its parent leaves behind
         print("begun", flush=True)
         time.sleep(600)
@@ -130,16 +130,17 @@ with files.alone(Path(sys.argv[1]), "the work"):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_lock_refuses_a_second_process_and_dies_with_the_first_whatever_children_it_left(tmp_path, kind):
     lock = tmp_path if kind == "folder" else tmp_path / "a/lock"
+    ours = {"what": "the work", "folder": kind == "folder"}
     asked = [sys.executable, "-c", HELD, str(lock)]
     with subprocess.Popen(asked, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == b"begun\n"
             said = "the work is being worked on by another process.*: wait until it ends, or stop it"
-            with pytest.raises(ValueError, match=said), files.alone(lock, "the work"):
+            with pytest.raises(ValueError, match=said), files.alone(lock, **ours):
                 pass
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            with files.alone(lock, "the work"):
+            with files.alone(lock, **ours):
                 pass
         finally:
             os.killpg(process.pid, signal.SIGKILL)
@@ -163,6 +164,26 @@ def test_who_may_wait_says_so_and_goes_on_when_the_other_ends(tmp_path, capfd):
         held.close()
         waiting.join(60)
         assert ours == ["came"]
+
+
+def test_a_folder_that_its_holder_renames_is_not_made_a_file_by_who_waits_for_it(tmp_path, capfd):
+    folder, told = tmp_path / ".shards.part", []
+    folder.mkdir()
+
+    def wait() -> None:
+        with pytest.raises(ValueError, match="taken away by another process just now: repeat the command") as error:
+            with files.alone(folder, "it", wait="waiting for the other", folder=True):
+                pass
+        told.append(error)
+
+    waiting = threading.Thread(target=wait)
+    with files.alone(folder, "it", folder=True):
+        waiting.start()
+        waiting.join(1.5)
+        assert waiting.is_alive() and "waiting for the other" in capfd.readouterr().err
+        folder.rename(tmp_path / "shards")
+    waiting.join(60)
+    assert told and os.listdir(tmp_path) == ["shards"]
 
 
 def test_a_file_system_without_locks_is_one_sentence(tmp_path, monkeypatch):

@@ -158,6 +158,12 @@ def fuzz(name: str, folder: Path, count: int) -> None:
     assert used(1) - memory[min(FIRST, len(memory) - 1)] < GROWTH
 
 
+def test_the_page_tells_how_many_readers_and_inputs_there_are():
+    page = (Path(__file__).parent.parent / "docs/reliability.md").read_text()
+    inputs_in_all = sum(LONG // reader.slow for reader in READERS.values())
+    assert f"each of the {len(READERS)} readers" in page and f" {inputs_in_all:,} in all" in page
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_no_reader_crashes_hangs_or_swells(name, tmp_path, bounded):
     fuzz(name, tmp_path, SHORT // READERS[name].slow)

@@ -31,7 +31,7 @@ def test_settings_beside_params_yaml_are_refused(tmp_path):
 NINE = "".join(f"{name}: &{name} [{', '.join([f'*{part}'] * 6)}]\n" for part, name in pairwise("abcdefghi"))
 BOMB = f"a: &a [1, 1]\n{NINE}"  # ten million lists
 YAML = {
-    "too long": ("# " + "x" * 1_000_000, "has 1000002 bytes, a params file at most 1000000"),
+    "too long": ("# " + "x" * 1_000_000, "has 1000002 bytes, a params file at most 200000"),
     "too deep": ("a: " + "[" * 200 + "]" * 200, "its lists and sections are nested more than 100 deep"),
     "deep beyond Python": ("[" * 20_000, "is not valid YAML: maximum recursion depth exceeded"),
     "names without end": (BOMB, "its lists and sections are more than 20000"),
@@ -39,6 +39,13 @@ YAML = {
     "a set as a key": ("? !!set {a}\n: b\n", "line 1: a list or a section stands as a key"),
     "a time that is none": ("a: !!timestamp x", "is not valid YAML"),
     "a truth that is none": ("a: !!bool x", "is not valid YAML"),
+    "an empty number": ('a: !!int ""', "is not valid YAML"),
+    "an empty fraction": ('a: !!float ""', "is not valid YAML"),
+    "a number without digits": ('a: !!int "_"', "is not valid YAML"),
+    "a section that is a list": ("a: !!map [1]", "is not valid YAML"),
+    "a time beyond all numbers": (f"a: {'1:' * 200}1.5", "is not valid YAML"),
+    "names in numbers": ("".join(f"k{number}: 1\n" for number in range(100_000)), "a params file at most 200000"),
+    "as many names as a file may have": ("".join(f"x{n:x}:\n" for n in range(27_000)), "params.yaml"),
     "code": ("a: !!python/object/apply:os.system [touch ran]", "could not determine a constructor for the tag"),
     "no UTF-8": (b"a: \xff\xfe", "is not valid YAML: 'utf-8' codec can't decode"),
     "itself": ("a: &a [*a]", "params.yaml"),

@@ -284,7 +284,8 @@ def test_two_files_of_one_rater_are_named(key, tmp_path):
 def test_a_key_that_was_changed_is_not_used(key, tmp_path, change):
     path = tmp_path / "human" / "key.json"
     path.write_text(change(path.read_text()))
-    assert str(path) in refused(tmp_path, send(tmp_path, key))
+    said = refused(tmp_path, send(tmp_path, key))
+    assert str(path) in said and "copy key.json anew" in said and "delete it" not in said
 
 
 def test_a_csv_that_a_spreadsheet_program_wrote_anew_counts_the_same(key, tmp_path):

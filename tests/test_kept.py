@@ -273,6 +273,15 @@ def test_nothing_goes_while_a_run_is_at_work_in_the_folder(root, done, monkeypat
     )
 
 
+def test_no_run_begins_while_work_goes(root, monkeypatch, capsys):
+    held = []
+    monkeypatch.chdir(root.parent)
+    monkeypatch.setattr(unwanted, "clean", lambda *_: held.append(files.holder(turns.LOCK)) or "")
+    vikdf_state(capsys, root, "--clean")
+    vikdf_state(capsys, root, "--clean", "--yes")
+    assert held == ["", f"another process ({os.getpid()})"]
+
+
 def test_yes_alone_is_refused(root, capsys):
     with pytest.raises(SystemExit):
         cli.main(["state", str(root), "--yes"])

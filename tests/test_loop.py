@@ -1,5 +1,6 @@
 """The training loop: goes on bit for bit, sums over targets, keeps the best, and stops with a word."""
 
+import errno
 import os
 import shutil
 import signal
@@ -141,6 +142,17 @@ def test_a_checkpoint_that_is_harmed_in_any_part_is_not_taken(stopped, tmp_path,
     assert [path.name for path in state.standing(tmp_path / "a")] == ["00000010", "00000005"]  # both whole
 
 
+def test_an_error_of_the_disk_that_may_pass_ends_the_run_and_takes_no_checkpoint_away(stopped, tmp_path, monkeypatch):
+    def fails(path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    shutil.copytree(stopped, tmp_path / "a")
+    monkeypatch.setattr(files, "sha256", fails)
+    with pytest.raises(OSError, match="00000007 cannot be read .*Input/output error.*: repeat the command"):
+        run(tmp_path / "a")
+    assert [path.name for path in state.standing(tmp_path / "a")] == ["00000007", "00000005"]
+
+
 def test_no_changed_bit_of_what_tells_where_a_run_stands_is_taken_for_true(stopped, tmp_path):
     shutil.copytree(stopped, tmp_path / "a")
     path, sound = tmp_path / "a/00000007/state.json", state.newest(stopped)[1]
@@ -153,12 +165,15 @@ def test_no_changed_bit_of_what_tells_where_a_run_stands_is_taken_for_true(stopp
         assert found["step"] == 5 or found == sound
 
 
-def test_where_all_checkpoints_are_damaged_the_run_begins_anew_to_the_same_bits(stopped, tmp_path, uninterrupted):
+def test_where_all_checkpoints_are_damaged_the_run_begins_anew_to_the_same_bits(
+    stopped, tmp_path, uninterrupted, capfd
+):
     shutil.copytree(stopped, tmp_path / "a")
     for path in (tmp_path / "a").rglob("weights.safetensors"):
         path.write_bytes(b"damaged")
     resumed, _ = run(tmp_path / "a")
     assert resumed.calls == 12 and weights(resumed) == weights(uninterrupted[0])
+    assert "without one the run begins anew" in capfd.readouterr().err
 
 
 def test_who_reads_the_progress_may_go_first_and_takes_no_checkpoint_with_it(tmp_path, monkeypatch):

@@ -11,9 +11,10 @@ import torch
 
 from vikdf import systems
 from vikdf.baselines import maria as kind
+from vikdf.baselines.parts import berts
 from vikdf.baselines.parts.covers import KEPT, cover, put
 from vikdf.baselines.parts.retriever import mismatch
-from vikdf.baselines.parts.visual_bert import with_tags
+from vikdf.baselines.parts.visual_bert import Generator, with_tags
 
 CONTEXTS, RESPONSES = [["hello", "what colour is it ?"], ["the vase"]], ["it is red and green", "a beach"]
 
@@ -213,6 +214,29 @@ def test_a_bert_that_lacks_a_weight_of_its_body_is_one_sentence(places, tmp_path
     save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="unilm lacks 1 weights .* copy it anew"):
         kind.learner(maria_parts.ENTRY, None, replace(places, backbones=tmp_path / "backbones"), {}, 1)
+
+
+@pytest.mark.parametrize("name", ["bias", "transform.dense.weight"])
+def test_a_head_with_a_hole_is_refused_and_not_left_out(places, tmp_path, name):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(places.backbones / "unilm", tmp_path / "unilm")
+    saved = load_file(folder / "model.safetensors")
+    del saved[f"cls.predictions.{name}"]
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="unilm lacks . weights .*, as cls.predictions.* copy it anew"):
+        berts.load(folder)
+
+
+def test_a_tokenizer_with_words_that_bert_lacks_begins_a_generator_with_the_others_bias(places, tmp_path):
+    folder = shutil.copytree(places.backbones / "unilm", tmp_path / "unilm")
+    words, _ = with_tags(folder, [])
+    before = words.size
+    words.tokenizer.add_tokens(["quokka", "okapi"])
+    words.tokenizer.save_pretrained(folder)
+    words, tags = with_tags(folder, maria_parts.LABELS)
+    bias = Generator.begin(folder, words, tags, 8).decoder.bias.data
+    assert torch.equal(bias[:before], berts.load(folder)[1].bias.data) and not bias[before:].any()
 
 
 def test_a_context_too_long_keeps_what_was_said_last(system):

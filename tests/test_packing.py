@@ -29,6 +29,21 @@ packs.pack(Path(sys.argv[1]))
 """
 
 
+SWAPPED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import packs
+rename = os.replace
+def killed(source, target):
+    if Path(source).name == ".shards.part":
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+os.replace = killed
+packs.pack(Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture
 def tables(tmp_path) -> Path:
     return packs.tables(tmp_path)
@@ -42,8 +57,8 @@ def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.name.startswith("."))
 
 
-def kill_after(tables: Path, shards: int) -> None:
-    command = [sys.executable, "-c", KILLED, str(tables), str(Path(__file__).parent), str(shards)]
+def kill_after(tables: Path, shards: int, script: str = KILLED) -> None:
+    command = [sys.executable, "-c", script, str(tables), str(Path(__file__).parent), str(shards)]
     assert subprocess.run(command, capture_output=True, timeout=100).returncode == -signal.SIGKILL
 
 
@@ -86,6 +101,29 @@ def test_shards_that_were_there_are_replaced_only_when_the_new_ones_are_whole(ta
     with pytest.raises(ValueError, match="pairs.parquet is damaged"):
         pack(tables)
     assert files.sha256(tables / "shards") == before
+
+
+def test_old_shards_that_a_kill_between_two_renames_left_hidden_come_back_and_nothing_stays_behind(tables):
+    before = files.sha256(pack(tables))
+    kill_after(tables, 0, SWAPPED)
+    assert not (tables / "shards").exists() and hidden(tables)
+    with pytest.raises(ZeroDivisionError), packing.begun(tables / "shards", {}):
+        raise ZeroDivisionError  # who comes next puts them back, even if nothing new is made
+    assert files.sha256(tables / "shards") == before
+    kill_after(tables, 0, SWAPPED)
+    assert files.sha256(pack(tables)) == before and hidden(tables) == []
+
+
+def test_an_error_of_the_disk_that_may_pass_takes_no_tar_for_damaged(tables, monkeypatch, capfd):
+    def fails(*_) -> None:
+        raise OSError("Input/output error")
+
+    kill_after(tables, 2)
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="Input/output error"):
+        disk.setattr("vikdf.index.read_tar", fails)
+        pack(tables)
+    assert "is damaged" not in capfd.readouterr().err
+    assert len(list((tables / ".shards.part").glob("*.tar"))) == 2
 
 
 @pytest.mark.parametrize("name", ["captions", "pairs"])

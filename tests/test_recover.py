@@ -15,6 +15,7 @@ import pytest
 from test_seals import flip
 
 from vikdf import files, seals
+from vikdf.flags import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE = '''"""A stage: doubles a text, in a file or a folder."""
@@ -52,9 +53,14 @@ rule table:
     output: "results/table.csv"
     shell: "python -m stage --given {input} --output {output} --name ''"
 
+rule more:
+    output: "results/more.csv"
+    input: "data/first.txt"
+    shell: "python -m stage --given {input} --output {output} --name ''"
+
 onstart: take_turn()
 """
-KEPT = ["data/first.txt", "results/model/text", "results/table.csv"]
+KEPT = ["data/first.txt", "results/model/text", "results/table.csv", "results/more.csv"]
 
 
 def run(place: Path, *words: str) -> subprocess.CompletedProcess:
@@ -74,7 +80,7 @@ def finished(tmp_path_factory) -> Path:
     (place / "stage.py").write_text(STAGE)
     (place / "given.txt").write_text("a,b\n1,2\n")
     shutil.copytree(ROOT / "profiles", place / "profiles")
-    done = run(place, "snakemake", "--cores", "1")
+    done = run(place, "snakemake", "--cores", "1", "all", KEPT[3])  # `all` does not need the last
     assert done.returncode == 0, done.stdout
     return place
 
@@ -102,7 +108,7 @@ def test_what_real_jobs_made_is_sealed(finished):
     found = sorted(
         path.relative_to(finished / seals.KEPT).as_posix() for path in (finished / seals.KEPT).rglob("*.json")
     )
-    assert found == ["data/first.txt.json", "results/model.json", "results/table.csv.json"]
+    assert found == [f"{name}.json" for name in ("data/first.txt", "results/model", KEPT[3], KEPT[2])]
 
 
 @pytest.mark.parametrize("name", [KEPT[0], pytest.param(KEPT[1], marks=pytest.mark.long)])
@@ -129,6 +135,23 @@ def test_deleted_products_are_made_again_though_nothing_waits_for_them(tree, fin
     (tree / "data/first.txt").unlink()
     shutil.rmtree(tree / "results/model")
     assert "Snakemake makes what is missing (2 products)" in recovered(tree, finished)
+
+
+def test_what_all_does_not_need_is_made_again_too_and_what_no_rule_makes_any_more_is_told(tree, finished):
+    for name in ("old", "older", "oldest"):
+        run(tree, "stage", "--given", "given.txt", "--output", f"results/{name}.csv", "--name", "")
+        (tree / f"results/{name}.csv").unlink()
+    flip(tree / KEPT[3])
+    said = recovered(tree, finished)
+    assert f"{KEPT[3]} has changed since it was made: taken away" in said
+    assert said.count("is gone, and no rule makes it now\n") == 3 and "results/old.csv is gone" in said
+    assert "what is missing (1 products)" in said
+
+
+def test_strangers_words_in_a_manifest_cannot_move_the_terminal(tree):
+    files.write_json(tree / "data/copied/manifest.json", {"sha256": {"\x1b[2J.txt": "0"}})
+    said = run(tree, "vikdf.cli", "recover", "--", "--cores", "1").stdout
+    assert "\x1b[2J" not in said and printable("\x1b[2J.txt is missing: it is not ours to mend") in said
 
 
 def test_jobs_of_a_run_that_was_killed_are_waited_for_and_what_is_whole_is_left_as_it_is(tree, finished):

@@ -125,6 +125,48 @@ def test_replay_closes_the_dead_and_leaves_the_living_alone(place):
     assert len(query(place, POINTS)) == 12
 
 
+def test_a_run_that_ends_while_a_replay_waits_for_its_lock_has_one_end(place, monkeypatch):
+    killed(place / "state/a")
+    alone = files.alone
+
+    def late(path, *more, **how):
+        if path.parent == place / "state/a":
+            monkeypatch.setattr(files, "alone", alone)
+            logged(place / "state/a", range(4, 6), start=4)
+        return alone(path, *more, **how)
+
+    monkeypatch.setattr(files, "alone", late)
+    replayed(place)
+    assert [line["end"] for line in tracking.read(place / "state/a") if "end" in line] == ["FINISHED"]
+    assert query(place, "select name, status from runs") == [("job", "FINISHED")]
+
+
+def test_a_job_that_goes_on_while_a_replay_sends_its_run_waits_and_ends_well(place, monkeypatch):
+    killed(place / "state/a")
+    job = threading.Thread(target=logged, args=(place / "state/a", range(4, 6), 4))
+    bring, waited = store.bring, []
+
+    def slow(*given):
+        monkeypatch.setattr(store, "bring", bring)
+        job.start()
+        job.join(1)
+        waited.append(job.is_alive())
+        bring(*given)
+
+    monkeypatch.setattr(store, "bring", slow)
+    assert replayed(place) == 1
+    job.join(60)
+    assert waited == [True]
+    assert query(place, "select name, status from runs") == [("job", "FINISHED")] and len(query(place, POINTS)) == 12
+
+
+def test_a_replay_that_hangs_does_not_hold_a_job_up_for_good(place, monkeypatch):
+    monkeypatch.setattr(store, "PATIENCE", 0)
+    with files.alone(place / "state/a" / tracking.SENDING, "a replay"):
+        logged(place / "state/a")
+    assert query(place, "select name, status from runs") == [("job", "FINISHED")]
+
+
 def test_a_store_that_was_made_anew_gets_every_run_again(place, fresh_store):
     logged(place / "state/a")
     killed(place / "state/b")
@@ -164,6 +206,8 @@ STRANGE = [
     '{"step": 1, "time": 1, "values": {"a": "b"}}', '{"step": 1e99, "time": 1, "values": {"a": 1.0}}', '{"end": "GONE", "time": 1}',
     f'{{"step": {10**30}, "time": 1, "values": {{"a": 1.0}}}}', '{"artifact": "\\u0000"}', '{"artifact": ["x"]}', '{"again": 1}',
     '{"stage": "x", "name": "y", "time": 1, "params": {}}', '{"step": -1, "time": 1, "values": {}}', "[" * 100_000, '{"step": 1',
+    '{"artifact": "x", "time": "y"}', '{"artifact": "x", "step": "y"}',
+    '{"artifact": "x", "values": 7}', '{"artifact": "x", "again": "y"}',
 ]  # fmt: skip
 
 
@@ -175,6 +219,7 @@ def test_lines_that_no_run_writes_are_left_out(place):
     assert tracking.read(place / "state/a") == [json.loads(line) for line in lines]
     (place / "state/a/mlflow.json").unlink()
     assert replayed(place) == 1 and len(query(place, POINTS)) == 8
+    logged(place / "state/a", range(2, 6), start=2)  # a training goes on with it, too
     journal.write_text("\n".join(STRANGE))
     assert tracking.seconds(tracking.read(place / "state/a")) >= 0
 
@@ -280,5 +325,17 @@ def test_a_password_in_the_stores_address_is_neither_shown_nor_kept():
         store.masked("postgresql+psycopg2://u:secret@127.0.0.1:5432/db")
         == "postgresql+psycopg2://u:***@127.0.0.1:5432/db"
     )
+    said = "API request to http://anna:se@cret@host:9/api failed, see postgresql://u:secret@h/db"
+    assert store.masked(said) == "API request to http://anna:***@host:9/api failed, see postgresql://u:***@h/db"
     for plain in ("sqlite:////a/b:c@d/mlflow.db", "http://127.0.0.1:5000", "https://anna@host/x"):
         assert store.masked(plain) == plain
+
+
+def test_a_password_in_the_stores_address_is_in_no_warning_and_in_no_error(place, capsys):
+    address = "http://anna:secret@127.0.0.1:9"
+    with tracking.Run("x", "y", {}, place / "state/a", store=address) as run:
+        run.log(0, {"loss": 1.0})
+    with pytest.raises(OSError, match="does not answer") as told:
+        tracked.replay(place / "state", address)
+    said = capsys.readouterr().err
+    assert "secret" not in said + str(told.value) and "anna:***@127.0.0.1:9" in said

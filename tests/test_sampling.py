@@ -1,6 +1,7 @@
 """What sampling is made of: texts collapse, CLIP scores in bounded batches."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ def test_pieces_are_the_same_wherever_the_row_groups_end_and_wherever_one_begins
     for first in range(7):
         after = {number: part["key"].to_pylist() for number, part in pieces(table, first)}
         assert after == {number: keys for number, keys in cut.items() if number >= first}
+
+
+def test_room_is_asked_for_before_the_first_picture(tmp_path, monkeypatch):
+    asked, table = [], table_of_pairs(tmp_path / "pairs.parquet", [5])
+    work = SimpleNamespace(folder=tmp_path / "work", checkpoints=tmp_path / "work/checkpoints")
+
+    def full(what, wanted) -> None:
+        asked.append((what, *wanted.values()))
+        raise OSError("full")
+
+    monkeypatch.setattr(sampling.space, "need", full)
+    with pytest.raises(OSError, match="full"):  # and no model is read: there is none
+        sampling.make(work, table, tmp_path / "captioner", tmp_path / "clip", batch=4, candidates=2)
+    [(what, count)] = asked
+    assert what == "the sampled captions of 5 pictures" and count > 0 and not work.folder.exists()
 
 
 def test_what_comes_before_the_first_piece_to_be_made_is_not_read(tmp_path, monkeypatch):

@@ -217,8 +217,8 @@ def test_the_worlds_web_answers_with_headers_that_leave_nothing_to_guess(world):
         assert "Python" not in headers["Server"]
 
 
-def test_every_server_of_ours_is_bound_to_loopback():
-    """A new one has to be looked at, and to come into this file."""
+def test_the_servers_that_we_write_are_two_and_none_names_every_address():
+    """A new one has to be looked at, and to come into this file. torchrun's is PyTorch's: docs/servers.md."""
     files = [*ROOT.glob("vikdf/**/*.py"), ROOT / "Makefile", *ROOT.glob("workflow/**/*.smk")]
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in files}
     assert [name for name, text in texts.items() if "0.0.0.0" in text] == []

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,25 @@ def test_known_faults_are_named_with_the_version_that_mends_them():
 )
 def test_a_service_that_did_not_answer_is_no_clean_bill(report):
     assert supply.known_faults(report) is None
+
+
+def test_a_package_that_was_skipped_hides_no_fault_of_the_others():
+    report = json.dumps({"dependencies": [{"name": "z", "skip_reason": "x"}, FAULT]})
+    assert supply.known_faults(report)[0] == "x 1: PYSEC-1, mended in 2"
+
+
+@pytest.mark.parametrize(
+    "stdout, stderr, said",
+    [("a needs b", "", "a needs b"), ("", "No module named pip", "named pip"), ("", "", "without a word")],
+)
+def test_a_check_that_could_not_run_is_something_wrong(monkeypatch, capsys, stdout, stderr, said):
+    done = {"pip": types.SimpleNamespace(returncode=1, stdout=stdout, stderr=stderr)}
+    sound = types.SimpleNamespace(returncode=0, stdout=json.dumps({"dependencies": [SOUND]}))
+    monkeypatch.setattr(supply, "asked", lambda *words: done.get(words[0], sound))
+    monkeypatch.setattr(supply, "stale", list)
+    assert supply.audit() == 1
+    out = capsys.readouterr().out
+    assert said in out and "whole (pip check): nothing wrong" not in out
 
 
 @pytest.mark.parametrize("report, said, rc", [("", "NOT looked up", 0), ({"dependencies": [FAULT]}, "PYSEC-1", 1)])

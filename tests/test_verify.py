@@ -2,13 +2,15 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import packs
 import pytest
 from test_seals import flip, make, read, tree  # noqa: F401 - a fixture
 
-from vikdf import cli, files, seals, state, tracking, turns
+from vikdf import cli, files, seals, state, tracking, turns, verify
 from vikdf.flags import printable
 from vikdf.shards import shards
 
@@ -129,6 +131,40 @@ def test_what_is_sealed_and_missing_is_named_and_forgotten_by_mending(kept, caps
     assert seals.sealed("results/table.csv") is None
 
 
+def test_of_what_is_missing_the_manifest_goes_too_so_that_its_step_makes_all_of_it_again(kept, capsys):
+    folder = Path("data/dialogues")
+    with seals.guarded({"output": folder}):
+        with files.whole(folder / "pictures.parquet") as aside:
+            aside.write_text("pictures")
+        digest = files.sha256(folder / "pictures.parquet")
+        files.write_json(folder / "manifest.json", {"pictures.parquet": {"bytes": 8, "sha256": digest}})
+    (folder / "pictures.parquet").unlink()
+    assert "data/dialogues/pictures.parquet is missing" in said(capsys)
+    mended(capsys)
+    assert not (folder / "manifest.json").exists()
+    cli.main(["verify"])
+
+
+def test_finished_work_without_its_product_is_told_as_missing(kept, capsys):
+    product = found("state/pretrain/*/product")
+    shutil.rmtree(product)
+    assert f"{product} is missing" in said(capsys)
+
+
+def test_what_a_job_of_a_killed_run_puts_there_while_mending_waits_is_no_loss(kept, capsys, monkeypatch):
+    look, alone = verify.look, []
+    monkeypatch.setattr(verify, "look", lambda where: alone.append(files.holder(turns.LOCK)) or look(where))
+    monkeypatch.setattr(turns, "EVERY", 0.1)
+    Path("results/table.csv").rename("aside")
+    puts = "import os, time; time.sleep(2); os.rename('aside', 'results/table.csv')"
+    job = subprocess.Popen([sys.executable, "-c", puts, "-m", "vikdf.tables"])
+    try:
+        assert "every file is whole" in mended(capsys)
+        assert job.wait() == 0 and seals.sealed("results/table.csv") and all(alone)
+    finally:
+        job.kill()
+
+
 def test_of_a_harmed_seal_the_product_is_sealed_anew(kept, capsys):
     flip(seals.kept(Path("results/table.csv")))
     assert "state/seals/results/table.csv.json is" in said(capsys)
@@ -167,14 +203,28 @@ def test_what_is_being_worked_on_is_left_alone(kept, capsys):
     assert (folder / "checkpoints/000000.json").exists()
 
 
-def test_a_journal_that_no_longer_tells_its_run_is_taken_away_and_a_line_that_was_cut_is_none(kept, capsys):
-    path = found("state/caption/*/journal.jsonl")
+def test_a_journal_that_no_longer_tells_its_run_is_moved_aside_and_a_line_that_was_cut_is_none(kept, capsys):
+    path = found("state/pretrain/*/product.json").with_name(tracking.JOURNAL)
     path.write_text(path.read_text() + '{"step": 3, "ti')
     cli.main(["verify"])
     path.write_text("\n".join(path.read_text().splitlines()[1:]))
     assert f"{path} no longer tells of which run it is" in said(capsys)
+    points = path.read_bytes()
+    assert f"{path} is {path}.harmed now, its points stay in there" in mended(capsys)
+    assert not path.exists() and Path(f"{path}.harmed").read_bytes() == points
+    cli.main(["verify"])
+
+
+def test_a_journal_of_half_done_work_is_left_to_the_run_that_goes_on(kept, capsys):
+    path = found("state/caption/*/journal.jsonl")
+    path.write_text("\n".join(path.read_text().splitlines()[1:]) + "\n")
+    points = path.read_bytes()
     mended(capsys)
-    assert not path.exists() and tracking.read(path.parent) == []
+    assert path.read_bytes() == points
+    with tracking.Run("caption", "half", {}, path.parent, start=2):
+        pass
+    assert [line["step"] for line in tracking.read(path.parent) if "step" in line] == [1]
+    assert tracking.read(path.parent)[0]["name"] == "half"
 
 
 def test_a_harmed_store_is_moved_aside(kept, capsys):
@@ -215,6 +265,13 @@ def test_strangers_words_in_a_manifest_cannot_move_the_terminal(kept, capsys):
     files.write_json(Path("data/other/manifest.json"), {"sha256": {"\x1b[2J.txt": "0"}})
     told = said(capsys)
     assert "\x1b" not in told and printable("\x1b[2J.txt") in told
+
+
+def test_what_mending_tells_of_a_stranger_name_cannot_move_the_terminal_either(kept, capsys):
+    make(Path("results/\x1b[2J.txt"), "text")
+    flip(Path("results/\x1b[2J.txt"))
+    told = mended(capsys)
+    assert "\x1b" not in told and printable("\x1b[2J.txt has changed") in told
 
 
 def test_a_harmed_product_of_work_is_copied_back_from_where_it_was_exported_to(kept, capsys):

@@ -5,6 +5,7 @@ Heavy libraries are imported by the command that needs them, so that --help answ
 """
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -89,14 +90,14 @@ def state(given: argparse.Namespace) -> None:
 
     if given.yes and not given.clean:
         raise ValueError("--yes was given without --clean: there is nothing to agree to")
-    if given.yes and (who := files.holder(turns.LOCK)):  # its plan may still ask for what others have forgotten
-        raise ValueError(f"{Path.cwd()} is being worked on by {who}: wait until it ends, or stop it")
     if given.explain:
         said = kept.explain(given.explain)
     elif given.go_on:
         said = kept.go_on(given.go_on)
     elif given.clean:
-        said = unwanted.clean(given.folder, Path("data/backbones"), [Path("data"), Path("results")], given.yes)
+        turn = files.alone(turns.LOCK, str(Path.cwd())) if given.yes else contextlib.nullcontext()
+        with turn:  # a run's plan may still ask for what others have forgotten
+            said = unwanted.clean(given.folder, Path("data/backbones"), [Path("data"), Path("results")], given.yes)
     else:
         said = kept.listed(given.folder)
     print(printable(said))

@@ -16,11 +16,10 @@ Stages without a journal (sources, filter, caption, shards, dialogues) are not i
 The one table that two equal runs write differently: it tells of the machine.
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
-from vikdf import files, flags, flops, tracking
+from vikdf import flags, flops, tracking
 from vikdf.means import write_csv
 from vikdf.tuning import TRY
 
@@ -57,13 +56,11 @@ def _journals(root: Path) -> list[Path]:
 
 def row_of(folder: Path) -> dict | None:
     """The row of one piece of work, by the name that it was asked for; None of what was only a try of `tuning.csv`."""
-    row, path = cost(tracking.read(folder)), folder / tracking.ASKED
-    asked = {}
-    with contextlib.suppress(ValueError, TypeError, FileNotFoundError):  # harmed, the journal's own name serves
-        asked = dict(files.read_json(path))
-    names = {row["run"]: row["began"]} | asked if row else {}
+    row = cost(tracking.read(folder))
+    names = {row["run"]: row["began"]} | tracking.asked(folder) if row else {}
     own = [name for name in names if not TRY.fullmatch(name.removeprefix("finetune-"))]
-    return row | {"run": own[-1], "asked": names[own[-1]]} if own else None
+    last = max(own, key=names.get, default=None)
+    return row | {"run": last, "asked": names[last]} if own else None
 
 
 def newest(rows: list[dict]) -> tuple[list[dict], list[str]]:

@@ -131,7 +131,7 @@ def sound(piece: Path) -> dict | None:
         manifest = files.read_checked(piece / "manifest.json")
         held = {path.stem: files.sha256(path) for path in piece.glob("*.npy")}
         return manifest if _name(manifest) == piece.name and held == manifest["sha256"] else None
-    except (ValueError, OSError, KeyError, TypeError, AttributeError):  # no manifest, or not one of ours any more
+    except (ValueError, FileNotFoundError, KeyError, TypeError, AttributeError):  # none, or not one of ours any more
         return None
 
 

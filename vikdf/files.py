@@ -31,16 +31,16 @@ os.register_at_fork(after_in_child=lambda: [os.close(_held.pop()) for _ in range
 
 
 @contextlib.contextmanager
-def alone(path: Path, what: str, *, wait: str = "", shared: bool = False) -> Iterator[None]:
-    """One process at a time, by a lock on `path`, a file or a folder: another one is refused, or says `wait` and waits.
+def alone(path: Path, what: str, *, wait: str = "", shared: bool = False, folder: bool = False) -> Iterator[None]:
+    """One process at a time, by a lock on `path`, a file or a `folder`: another one is refused, or says `wait` and waits.
 
     `shared`: any number together, but none beside one that is alone.
     """
-    while not (opened := _taken(path, what, wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)):
+    while not (opened := _taken(path, what, wait, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, folder)):
         pass
     _held.add(opened)
     try:
-        if not shared and not path.is_dir():  # who it is; and when the work was last asked for, by the file's time
+        if not shared and not folder:  # who it is; and when the work was last asked for, by the file's time
             os.truncate(opened, 0)
             os.write(opened, str(os.getpid()).encode())
         yield
@@ -50,12 +50,15 @@ def alone(path: Path, what: str, *, wait: str = "", shared: bool = False) -> Ite
             os.close(opened)
 
 
-def _taken(path: Path, what: str, wait: str, kind: int) -> int:
-    """The open lock; 0 where the path was cleaned away before it was ours."""
+def _taken(path: Path, what: str, wait: str, kind: int, folder: bool) -> int:
+    """The open lock; 0 where the path was cleaned away before it was ours. A folder that is gone is never made a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+        opened = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
+        if folder:
+            said = f"{what} was finished or taken away by another process just now: repeat the command"
+            raise ValueError(said) from None
         return 0
     with contextlib.ExitStack() as held:
         held.callback(os.close, opened)

@@ -34,6 +34,7 @@ class Harm:
 
 def taken(*paths: Path) -> str:
     """Takes away what is harmed, with its seal: the next run makes it again."""
+    there = [path for path in paths if path.exists()]
     for path in paths:
         if unit := seals.sealed(path):
             seals.forget(unit)
@@ -41,7 +42,7 @@ def taken(*paths: Path) -> str:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return f"taken away: {', '.join(map(str, paths))}"
+    return f"taken away: {', '.join(map(str, there))}" if there else f"forgotten: {', '.join(map(str, paths))}"
 
 
 def works(folder: Path) -> list[Path]:
@@ -62,7 +63,8 @@ def of_work(folder: Path) -> Iterator[Harm]:
     kept, product = folder / "product.json", folder / "product"
     if kept.exists() and not [*of_json(kept)]:
         if not product.is_dir() or files.read_checked(kept)["sha256"] != files.sha256(product):
-            yield Harm(product, CHANGED, partial(_copied_back, product, kept))
+            what = CHANGED if product.is_dir() else "is missing"
+            yield Harm(product, what, partial(_copied_back, product, kept))
     for path in sorted((folder / "checkpoints").glob("*")):
         yield from _of_checkpoint(path)
 
@@ -124,12 +126,17 @@ def answers(folder: Path) -> list[Path]:
 
 
 def of_journal(path: Path) -> Iterator[Harm]:
-    """Its first line tells of which run it is. Other lines may be cut by a kill, and are left out by all who read it."""
+    """Its first line tells of which run it is. Other lines may be cut by a kill, and are left out by all who read it.
+
+    Half-done work writes a new first line above its points when it goes on; a finished one would never write them again.
+    """
     if files.holder(path.with_name(tracking.LOCK)):
         return
     yield from of_json(path.with_name(store.SENT))
-    if "stage" not in (tracking.read(path.parent) or [{}])[0]:
-        yield Harm(path, "no longer tells of which run it is", partial(taken, path))
+    lines, work = tracking.read(path.parent), {each.name for each in path.parent.glob("*.json")}
+    goes_on = "product.json" not in work and work & {*state.WORK} and any("step" in line for line in lines)
+    if not goes_on and "stage" not in (lines or [{}])[0]:
+        yield Harm(path, "no longer tells of which run it is", partial(_aside, path, "its points stay in there"))
 
 
 def of_store(path: Path) -> Iterator[Harm]:
@@ -142,11 +149,12 @@ def of_store(path: Path) -> Iterator[Harm]:
     except sqlite3.DatabaseError as error:
         said = str(error)
     if said not in ("ok", "database is locked"):
-        yield Harm(path, f"is damaged ({said.splitlines()[0]})", partial(_aside, path))
+        again = "`vikdf track replay` makes it anew from the journals"
+        yield Harm(path, f"is damaged ({said.splitlines()[0]})", partial(_aside, path, again))
 
 
-def _aside(path: Path) -> str:
+def _aside(path: Path, then: str) -> str:
     os.replace(path, f"{path}.harmed")
     for kind in ("journal", "wal", "shm"):
         Path(f"{path}-{kind}").unlink(missing_ok=True)
-    return f"moved aside: {path} is {path}.harmed now, `vikdf track replay` makes it anew from the journals"
+    return f"moved aside: {path} is {path}.harmed now, {then}"

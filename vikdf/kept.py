@@ -81,7 +81,7 @@ def size(path: Path) -> int:
 def _names(folder: Path, work: dict) -> tuple[str, ...]:
     """What a person calls it: the names of its runs, without the stage; of what has no run, the names of what it was made of."""
     stage = folder.parent.name
-    runs = told(folder / tracking.ASKED) or [line["name"] for line in tracking.read(folder)[:1] if "name" in line]
+    runs = tracking.asked(folder) or [line["name"] for line in tracking.read(folder)[:1] if "name" in line]
     if runs:
         return tuple(name.removeprefix(f"{stage}-") for name in runs)
     paths = work.get("paths", {}).values()

@@ -82,7 +82,8 @@ def packed(captions: Path, pairs: Path, folder: Path, **bounds: int) -> Iterator
     total, done = sum(1 for _ in samples(captions, pairs, ("key",))), 0
     if not total:
         raise ValueError(f"{captions} has no caption in use: loosen the rules of filter and caption in params.yaml")
-    space.need(f"the shards of {total} pictures", {folder: pairs.stat().st_size - space.held(folder)})
+    wanted = pairs.stat().st_size * total // schemas.count(pairs)  # of all pictures, those that have a caption
+    space.need(f"the shards of {total} pictures", {folder: wanted - space.held(folder)})
     pieces = list(takewhile(_sound, _pieces(folder)))
     for piece in pieces:
         rows = schemas.read(piece, schemas.INDEX)
@@ -104,7 +105,7 @@ def _sound(piece: Path) -> bool:
     try:
         rows = schemas.read(piece, schemas.INDEX)
         sound = index.table(index.read_tar(piece.with_suffix(".tar"), ""), Counter()).equals(rows)
-    except (ValueError, OSError):
+    except (ValueError, FileNotFoundError):
         sound = False
     if not sound:
         print(f"{piece.with_suffix('.tar')} is damaged: it is packed again", file=sys.stderr)
@@ -121,7 +122,8 @@ def begun(output: Path, work: dict) -> Iterator[Path]:
     """The hidden folder with what a killed run of the same work left whole; it takes the place of `output` at the end."""
     folder = output.parent / f".{output.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
-    with files.alone(folder, str(folder)):
+    with files.alone(folder, str(folder), folder=True):
+        files.clear(output)  # a kill between two renames leaves the old shards hidden
         if _begun(folder) != work:
             _clear(folder, set())
             files.write_checked(folder / "work.json", work)

@@ -13,9 +13,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vikdf import files, seals, turns, verify
+from vikdf.flags import printable
 
 ENGINE = (sys.executable, "-m", "snakemake")
 SNAKEMAKE, DVC = Path(".snakemake/locks"), Path(".dvc/tmp/rwlock")  # who works here, in the words of either
@@ -50,16 +52,36 @@ def _works(number: int) -> bool:
     return False
 
 
-def missing(made: list[Path]) -> list[str]:
-    """Products of the plan that were `made` and are gone: Snakemake itself makes those alone that something else waits for."""
-    done = subprocess.run([*ENGINE, "--summary"], capture_output=True, text=True)
+def missing(made: list[Path]) -> tuple[list[str], list[str]]:
+    """Of the products that were `made` and are gone: what Snakemake makes again when asked, and what no rule makes any more.
+
+    They are asked for by name, beside `all`: it does not need each, and makes those alone that something else waits for.
+    """
+    gone = [str(unit) for unit in made if not unit.exists()]
+    known = _known(gone)
+    rows = _plan(known)  # none: params.yaml is wrong, for one; the run itself says it
+    lost = [Path(row["output_file"]) for row in rows if row["status"] == "missing"]
+    within = {str(each) for path in lost for each in (path, *path.parents)}
+    again = [str(path) for path in lost if {path, *path.parents} & {*made}]
+    return again, [unit for unit in gone if rows and unit not in within]
+
+
+def _known(targets: list[str]) -> list[str]:
+    """The targets that Snakemake has a rule for: where not all have one, each half is asked about."""
+    if not targets or _plan(targets) or not _plan():
+        return targets
+    half = len(targets) // 2
+    return [*_known(targets[:half]), *_known(targets[half:])] if half else []
+
+
+def _plan(targets: Sequence[str] = ()) -> list[dict]:
+    """A row for each file that Snakemake's plan makes; none where there is no such plan."""
+    done = subprocess.run([*ENGINE, "--summary", "--", "all", *targets], capture_output=True, text=True)
     rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     columns = rows[0] if rows else []
     if done.returncode or not {"output_file", "status"} <= set(columns):
-        return []  # params.yaml is wrong, for one: the run itself says it
-    told = [dict(zip(columns, row, strict=False)) for row in rows[1:]]
-    gone = [Path(row["output_file"]) for row in told if row.get("status") == "missing"]
-    return [str(path) for path in gone if {path, *path.parents} & {*made}]
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in rows[1:] if len(row) == len(columns)]
 
 
 def recover(options: list[str]) -> None:
@@ -73,12 +95,14 @@ def recover(options: list[str]) -> None:
         counts, found = verify.everything()
         print(f"looked at {verify.listed(counts)}: {len(found) or 'nothing'} harmed or missing")
         for harm in verify.mend(found):
-            print(f"{harm.path} {harm.how}: it is not ours to mend. {harm.cure}")
+            print(printable(f"{harm.path} {harm.how}: it is not ours to mend. {harm.cure}"))
     if counts["journals"]:
         replay = [sys.executable, "-m", "vikdf.cli", "track", "replay"]
         done = subprocess.run(replay, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(f"MLflow: {done.stdout.strip()}")
-    lost = missing(made)
+    lost, unknown = missing(made)
+    for unit in unknown:
+        print(printable(f"{unit} is gone, and no rule makes it now"))
     print(f"Snakemake makes what is missing ({len(lost)} products), and what was still to come", flush=True)
     wanted = ["--", "all", *lost] if lost else []
     os.execv(ENGINE[0], [*ENGINE, "--cores", "all", "--rerun-incomplete", *options, *wanted])

@@ -111,10 +111,7 @@ class Work:
         """Keeps by which names of a run the work was asked for, and when last: vikdf/costs.py lists it by a row's."""
         path = self.folder / tracking.ASKED
         if main_process():
-            known = {}
-            with contextlib.suppress(ValueError, TypeError, FileNotFoundError):  # harmed, it is forgotten
-                known = dict(files.read_json(path))
-            files.write_json(path, known | {run: int(time.time() * 1000)})
+            files.write_json(path, tracking.asked(self.folder) | {run: int(time.time() * 1000)})
 
     def export(self, output: Path, name: str = "") -> None:
         """Copies the product (or one file of it) to the stage's output."""
@@ -210,7 +207,10 @@ def standing(checkpoints: Path) -> list[Path]:
 
 
 def newest(checkpoints: Path) -> tuple[Path | None, dict]:
-    """The newest whole checkpoint and its state.json; a damaged one is named, and the one before it serves."""
+    """The newest whole checkpoint and its state.json; a damaged one is named, and the one before it serves, if there is one.
+
+    Any other error of the disk may pass: what it hides must stay, so it ends the run.
+    """
     for path in standing(checkpoints):
         try:
             state = files.read_checked(path / "state.json")
@@ -218,8 +218,12 @@ def newest(checkpoints: Path) -> tuple[Path | None, dict]:
                 if files.sha256(path / name) != digest:
                     raise ValueError(f"{name} has changed since it was written")
             return path, state
-        except (ValueError, OSError) as error:
-            print(f"the checkpoint {path} is damaged ({error}): the one before it serves", file=sys.stderr)
+        except (ValueError, FileNotFoundError) as error:
+            serves = "the one before it serves, and without one the run begins anew"
+            print(f"the checkpoint {path} is damaged ({error}): {serves}", file=sys.stderr)
+        except OSError as error:
+            told = f"the checkpoint {path} cannot be read ({error}): repeat the command, or delete it where that does not help"
+            raise OSError(error.errno, told) from None
     return None, {}
 
 

@@ -88,8 +88,8 @@ def sent_of(folder: Path) -> dict:
 
 
 def masked(address: str) -> str:
-    """An address as it is shown and kept: without a password."""
-    return re.sub(r"^(\w[\w+]*://[^/:@]*):[^/@]*@", r"\1:***@", address)
+    """An address, or a text with some, as it is shown and kept: without a password."""
+    return re.sub(r"(\w[\w+]*://[^/:@\s]*):[^/\s]*@", r"\1:***@", address)
 
 
 def runs(address: str) -> set[str]:
@@ -224,14 +224,14 @@ def opened(address: str) -> Iterator[tuple]:
         turn.parent.mkdir(exist_ok=True)
         if kind.startswith("postgresql"):
             _knock(address)
-    with _in_turn(turn):
+    with in_turn(turn):
         client = MlflowClient(address)
         found = client.get_experiment_by_name(EXPERIMENT)
         yield client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifacts, ABOUT)
 
 
 @contextlib.contextmanager
-def _in_turn(lock: Path) -> Iterator[None]:
+def in_turn(lock: Path) -> Iterator[None]:
     """Waits for the others, but not for ever: one of them may hang."""
     held, until = contextlib.ExitStack(), time.monotonic() + PATIENCE
     while True:

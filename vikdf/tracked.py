@@ -42,16 +42,26 @@ def replay(folder: Path, address: str) -> int:
         ) from None
     sent, refused = 0, []
     for path in sorted(Path(folder).rglob(tracking.JOURNAL)):
-        if not _ended(path.parent) or not behind(path.parent, address, there):
-            continue
         try:
-            tracking.send(path.parent, address)
-            sent += 1
+            sent += _brought(path.parent, address, there)
         except store.FAILED as error:
             refused.append(f"{path} ({tracking.reason(error)})")
     if refused:
         raise OSError(f"{sent} runs sent, but {store.masked(address)} did not take {', '.join(refused)}")
     return sent
+
+
+def _brought(folder: Path, address: str, there: set[str]) -> bool:
+    """Sends what the store lacks of a journal, if anything; no job begins or goes on with it meanwhile."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(files.alone(folder / tracking.SENDING, str(folder)))
+        except ValueError:  # a job is at work
+            return False
+        if not _ended(folder) or not behind(folder, address, there):
+            return False
+        tracking.send(folder, address)
+        return True
 
 
 def behind(folder: Path, address: str, there: set[str] | None = None) -> bool:
@@ -62,14 +72,12 @@ def behind(folder: Path, address: str, there: set[str] | None = None) -> bool:
 
 
 def _ended(folder: Path) -> bool:
-    """Whether a journal has an end; it gets one where the process that wrote it is dead."""
+    """Whether a journal has an end; one without gets it: its process is dead."""
     lines = tracking.read(folder)
     if not lines or "stage" not in lines[0]:
         print(f"{folder / tracking.JOURNAL} has no first line any more: it is left out", file=sys.stderr)
         return False
     if any("end" in line for line in lines):
         return True
-    with contextlib.suppress(ValueError), files.alone(folder / tracking.LOCK, str(folder)):
-        tracking.append(folder, [{"end": "KILLED", "time": max(line["time"] for line in lines if "time" in line)}])
-        return True
-    return False
+    tracking.append(folder, [{"end": "KILLED", "time": max(line["time"] for line in lines if "time" in line)}])
+    return True

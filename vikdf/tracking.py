@@ -31,7 +31,9 @@ from vikdf import files, store
 JOURNAL = "journal.jsonl"
 LOCK = "journal.lock"  # held by the one process that writes
 PARAMS = Path("params.yaml")  # every run keeps the file that decided it
+SENDING = "sending.lock"  # held by the same process, and else by a replay for the moments in which it sends
 ASKED = "asked.json"  # by which names finished work was asked for, and when last (vikdf/state.py)
+KINDS = {"stage", "values", "again", "end", "artifact"}  # each line has one of these keys, and no other of them
 INTERVAL = 60  # seconds between two sendings while a job runs: a person watches, the job does not wait
 AWAY = 600  # seconds until a store that did not answer is asked again
 LOADED = int(time.time() * 1000)  # when this process began, near enough
@@ -68,6 +70,8 @@ class Run:
     def __enter__(self) -> "Run":
         with contextlib.ExitStack() as held:
             held.enter_context(files.alone(self.folder / LOCK, f"{self.folder / JOURNAL}"))
+            with contextlib.suppress(ValueError):  # a replay that hangs holds no work up for good
+                held.enter_context(store.in_turn(self.folder / SENDING))
             lines = self._kept(read(self.folder)) or [self.head]
             with files.whole(self.folder / JOURNAL) as aside:
                 aside.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -150,8 +154,20 @@ def append(folder: Path, lines: list[dict]) -> None:
         journal.write(b"\n" * cut + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
 
+def asked(folder: Path) -> dict[str, int]:
+    """The names that work was asked for by, and when last; a harmed file tells nothing."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        said = files.read_json(Path(folder) / ASKED)
+        return {name: when for name, when in said.items() if _counts(when)} if isinstance(said, dict) else {}
+    return {}
+
+
 def _sound(line) -> bool:
     """Whether a run writes such a line: what a bad disk or a stranger wrote is never sent."""
+    if not isinstance(line, dict) or len(KINDS & line.keys()) != 1:
+        return False
+    if not _counts(*(line[key] for key in ("step", "time") if key in line)):
+        return False
     match line:
         case {"stage": str(), "name": str(), "time": int(when), "params": dict()}:
             told = [line["params"], line.get("tags", {}), line.get("data", {})]
@@ -232,7 +248,8 @@ def _origin() -> dict[str, str]:
 
 
 def reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """An error's first line, or its name; MLflow's own tell the address whole."""
+    return store.masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 def _warn(error: BaseException, folder: Path) -> None:

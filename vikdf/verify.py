@@ -5,6 +5,7 @@ Every file is read once. What a process works on is left alone; what is not of o
 """
 
 import argparse
+import contextlib
 import json
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from vikdf import files, seals, tracking, turns
+from vikdf.flags import printable
 from vikdf.harm import CHANGED, Harm, answers, how, of_journal, of_json, of_store, of_work, taken, works
 
 ALL = ("data", "results", "state")
@@ -130,8 +132,6 @@ def of_seal(unit: Path) -> Iterator[Harm]:
     kept = seals.kept(unit)
     if harmed := [*of_json(kept)]:
         yield Harm(kept, harmed[0].how, partial(_sealed, unit))
-    elif not unit.exists():
-        yield Harm(unit, "is missing", partial(taken, kept))
     else:
         for path, what in seals.harm(unit):
             yield Harm(path, what, partial(taken, *_product(path)))
@@ -170,7 +170,7 @@ def mend(found: list[Harm]) -> list[Harm]:
     for harm in found:
         if harm.mend and (said := harm.mend()) not in done:
             done.add(said)
-            print(f"{harm.path} {harm.how}: {said}")
+            print(printable(f"{harm.path} {harm.how}: {said}"))
     return [harm for harm in found if not harm.mend]
 
 
@@ -186,13 +186,15 @@ def verify(folders: list[Path], mending: bool = False) -> None:
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "is missing"
             raise ValueError(f"{folder} {what}: expected a folder that was made or copied before")
-    counts, found = look(folders) if folders else everything()
-    where = ", ".join(map(str, folders or ALL))
-    if not counts and not found:
-        raise ValueError(f"no manifest.json below {where}: nothing has been made yet; run `snakemake --cores all`")
-    if mending:
-        with files.alone(turns.LOCK, str(Path.cwd())):  # what a run is making now is half made
-            found = mend(found)
+    with contextlib.ExitStack() as held:
+        if mending:  # what a run is making now is half made: from the look to the deed nobody else works here
+            held.enter_context(files.alone(turns.LOCK, str(Path.cwd())))
+            turns.wait()
+        counts, found = look(folders) if folders else everything()
+        where = ", ".join(map(str, folders or ALL))
+        if not counts and not found:
+            raise ValueError(f"no manifest.json below {where}: nothing has been made yet; run `snakemake --cores all`")
+        found = mend(found) if mending else found
     if found:
         cures = [f"  cure: {cure}" for cure in dict.fromkeys(harm.cure for harm in found)]
         lines = [f"  {harm.path} {harm.how}" for harm in found]

@@ -92,9 +92,7 @@ def train(
         at = labels != tokenizer.pad_token_id
         return torch.nn.functional.cross_entropy(said[at], labels[at])
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
     model.generation_config.do_sample = False
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)

@@ -65,8 +65,7 @@ def train(
         hidden = model.bert(given, attention_mask=(ids != tokenizer.pad_token_id).long()).last_hidden_state
         return torch.nn.functional.cross_entropy(model.cls(hidden[chosen]), ids[chosen])
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.bert.eval().save_pretrained(output)
+    model.bert.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return {"loss": final}

@@ -89,9 +89,7 @@ def train(
         # the decoder is causal and padding stands on the right: no mask is needed
         return model(pixel_values=images[list(rows)], input_ids=ids.clamp(min=0), labels=ids).loss
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
     model.save_pretrained(output)
     processor.save_pretrained(output)
     return {"loss": final, "held_back": held, **checked(model, processor, images[:held], captions[:held], lexicon)}

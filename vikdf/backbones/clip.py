@@ -64,9 +64,7 @@ def train(
         texts = torch.stack([tokens[row][rng.integers(len(tokens[row]))] for row in rows])
         return loss_of(*model(images[rows], texts))
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
     with torch.no_grad():
         image = model.encode_image(images[:held], normalize=True)
         text = model.encode_text(torch.stack([row[0] for row in tokens[:held]]), normalize=True)

@@ -79,9 +79,7 @@ def train(
         rows = rng.integers(held, len(images), batch)
         return model(pixel_values=images[rows], labels=[targets[row] for row in rows]).loss
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
     scores = found(model, images[:held], targets[:held])
     if scores["object_right"] < must_find:
         raise ValueError(

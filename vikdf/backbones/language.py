@@ -139,9 +139,7 @@ def train(
         at = labels[:, 1:] != -100
         return torch.nn.functional.cross_entropy(model.lm_head(hidden[at]), labels[:, 1:][at])
 
-    model.train()
     final = optimise(model, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    model.eval()
     scores = {"loss": final, "held_back": held, **reads(model, tokenizer, documents[:held], family)}
     if scores["read_accuracy"] < must_read:
         raise ValueError(

@@ -107,6 +107,7 @@ def write(name: str, config: dict, prepared: dict, weights: Path, output: Path) 
     """Weights in open_clip's own names, whatever form they came in (OpenAI's, old ones): open_clip converts them."""
     import open_clip
     from open_clip.factory import load_checkpoint
+    from safetensors import SafetensorError
 
     model = open_clip.create_model(name, pretrained_text=False)
     try:
@@ -114,6 +115,8 @@ def write(name: str, config: dict, prepared: dict, weights: Path, output: Path) 
     except (RuntimeError, AssertionError) as error:  # open_clip asserts some sizes
         told = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {weights} are not those of {name}: {told}") from None
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is damaged ({error}): copy or fetch it anew") from None
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     files.save_tensors(tensors, output / "open_clip_model.safetensors")
     tokenizer = open_clip.get_tokenizer(name)

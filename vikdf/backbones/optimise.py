@@ -8,7 +8,10 @@ from vikdf import flops
 def optimise(
     model, loss: Callable, *, steps: int, learning_rate: float, name: str, weight_decay: float = 0.05
 ) -> float:
-    """Minimises `loss()` over the model's trainable parameters; returns the mean loss of the last tenth of the steps."""
+    """Minimises `loss()` over the model's trainable parameters; returns the mean loss of the last tenth of the steps.
+
+    The model is in training meanwhile, and done with it afterwards: what it has of dropout is off.
+    """
     import math
 
     import torch
@@ -28,6 +31,7 @@ def optimise(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
     last = []
+    model.train()
     with tqdm(range(steps), desc=name, unit="step", mininterval=5) as progress:
         for step in progress:
             value = loss()
@@ -40,5 +44,6 @@ def optimise(
             if step % 20 == 0:
                 progress.set_postfix(loss=f"{last[-1]:.3f}")
     flops.trained(model, loss, steps)
+    model.eval()
     tail = last[-max(1, steps // 10) :]
     return sum(tail) / len(tail)

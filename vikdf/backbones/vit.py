@@ -76,9 +76,7 @@ def train(
         said = both["words"](model(pixel_values=images[rows]).pooler_output)  # [B, W]
         return torch.nn.functional.binary_cross_entropy_with_logits(said, told[rows], reduction="none").sum(1).mean()
 
-    both.train()
     final = optimise(both, loss, steps=steps, learning_rate=learning_rate, name=output.name)
-    both.eval()
     with torch.no_grad():
         said = both["words"](model(pixel_values=images[:held]).pooler_output)
     model.save_pretrained(output)

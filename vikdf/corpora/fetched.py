@@ -44,7 +44,7 @@ def _named(path: Path) -> Iterator[None]:
     except (*schemas.UNREADABLE, ValueError, KeyError) as error:
         told = str(error).split("\n")[0]
         raise ValueError(
-            f"{path} is damaged ({told}): delete it and its _stats.json, and it is fetched again"
+            f"{path} is damaged ({told}): delete it and run this step again, and it is fetched anew"
         ) from None
 
 

@@ -42,12 +42,12 @@ class List:
         """What is not as it was written is fetched again, and with it the passes that asked for what had failed there."""
         for number in range(1, passes + 1):
             harmed = [said for said in self.of(number)[1].glob("*_stats.json") if not _sound(said)]
+            if harmed:  # the last pass goes first, the harm itself at the end: after a kill between it is seen again
+                for urls, folder in map(self.of, range(passes, number, -1)):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    urls.unlink(missing_ok=True)
             for said in harmed:
                 said.unlink()
-            if harmed:
-                for urls, folder in map(self.of, range(number + 1, passes + 1)):
-                    urls.unlink(missing_ok=True)
-                    shutil.rmtree(folder, ignore_errors=True)
 
     def missing(self, number: int) -> list[int]:
         return sorted(set(self.shards(number)) - self.done(number))

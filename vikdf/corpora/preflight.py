@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 from vikdf import files, schemas, space
 from vikdf.corpora import progress
@@ -29,18 +30,29 @@ def foretell(lists: list[List], worker: Worker, manner: Manner, count: int) -> N
     bad, to_come = [], {}
     for one in lists:
         told = one.folder / "preflight.json"
-        if count and not told.exists() and one.rows(1) and not one.done(1):
+        good = _good(told)
+        if count and not good and one.rows(1) and not one.done(1):
             found = ask(sample(one, count), worker)
             print(f"preflight of {one.name}: {report(found, one.rows(1), worker, manner)}", file=sys.stderr)
             if found["said"]["ok"] < manner.min_success * found["said"].total():
                 bad.append(progress.too_few(f"preflight of {one.name}", found["said"], manner.min_success))
             else:
-                files.write_json(told, {"said": found["said"], "bytes": expected_bytes(found, one.rows(1))})
-        if told.exists():  # twice: as they come, and in one table
-            to_come[one.folder] = 2 * files.read_json(told).get("bytes", 0) - space.held(one.folder)
+                good = {"said": found["said"], "bytes": expected_bytes(found, one.rows(1))}
+                files.write_checked(told, good)
+        if good:  # twice: as they come, and in one table
+            to_come[one.folder] = 2 * good["bytes"] - space.held(one.folder)
     if bad:
         raise ValueError("; ".join(bad))
     space.need(f"the pictures of {', '.join(one.name for one in lists)}", to_come)
+
+
+def _good(path: Path) -> dict:
+    """What a good sample of a list gave, if it was kept; of a harmed file, or one of an older form, nothing."""
+    try:
+        return files.read_checked(path) if path.exists() else {}
+    except ValueError as error:
+        print(f"{error}; it counts for nothing", file=sys.stderr)
+        return {}
 
 
 def sample(one: List, count: int) -> list[str]:

@@ -65,8 +65,8 @@ def read_key(path: Path) -> dict:
         raise ValueError(f"{path} is missing: it lies where `vikdf human sheet` wrote the sheets; name it with --key")
     try:
         key = files.read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {CURE}") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged: {CURE}") from None
     rest = {name: value for name, value in key.items() if name != "digest"} if isinstance(key, dict) else {}
     if not rest or key.get("digest") != files.digest(rest):
         raise ValueError(f"{path} is not as `vikdf human sheet` wrote it: {CURE}")

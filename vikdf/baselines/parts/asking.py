@@ -30,6 +30,7 @@ from vikdf.endpoints import KEY
 from vikdf.signals import Signals
 
 TEMPLATE, HEAD = 64, 16  # tokens that a chat template puts around all messages, and around each: both rather too many
+DAMAGED = ".damaged"  # in place of .json
 REFUSED = ("content_filter", "content_policy_violation")  # of errors that refuse to answer
 
 
@@ -138,9 +139,14 @@ class Asking:
             yield
 
     def _fetch(self, missing: dict[Path, dict]) -> None:
-        """Asks in parallel; each answer is kept at once. After the first failure no more is sent, and what is under way is kept."""
-        kept = filter(None, map(_kept, self.folder.glob("*/*.json")))
-        budget = Budget(self.limits.cost_cap, sum(map(self._cost, kept)))
+        """Asks in parallel; each answer is kept at once. After the first failure no more is sent, and what is under way is kept.
+
+        A damaged answer was paid for too: where its request is known, the most that it can have cost counts.
+        """
+        kept = {place: answer for place in self.folder.glob("*/*.json") if (answer := _kept(place))}
+        known = missing | {place: answer["request"] for place, answer in kept.items()}
+        lost = [self._most(request) for place, request in known.items() if place.with_suffix(DAMAGED).exists()]
+        budget = Budget(self.limits.cost_cap, sum(map(self._cost, kept.values())) + sum(lost))
         pool = ThreadPoolExecutor(self.limits.parallel)
         try:
             asked = [pool.submit(self._keep, place, request, budget) for place, request in missing.items()]
@@ -220,14 +226,14 @@ class Asking:
 
 
 def _kept(place: Path) -> dict | None:
-    """An answer as it was kept; None where there is none. A damaged one goes, and is asked for again."""
+    """An answer as it was kept; None where there is none. A damaged one is set aside, and asked for again."""
     try:
         return files.read_checked(place)
     except FileNotFoundError:
         return None
     except ValueError:
         print(f"{place} is damaged: it is asked for again", file=sys.stderr)
-        place.unlink()
+        place.replace(place.with_suffix(DAMAGED))  # it was paid for
         return None
 
 

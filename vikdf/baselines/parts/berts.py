@@ -9,16 +9,16 @@ import torch
 
 from vikdf.model import pretrained
 
-HEAD = "cls."
+HEAD = "cls.predictions."
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> tuple:
-    """The head of a folder that holds the body alone is None: its weights would be random."""
+    """The head of a folder that holds nothing of one is None: its weights would be random."""
     from transformers import BertForMaskedLM
 
     whole, lost = pretrained.weights(BertForMaskedLM, folder, dtype)
-    bare = any(name.startswith(HEAD) for name in lost)
-    if lost := [name for name in lost if not name.startswith(HEAD)]:
+    bare = not any(name.startswith(HEAD) for name in pretrained.held(Path(folder).glob("*.safetensors")))
+    if lost := [name for name in lost if not (bare and name.startswith(HEAD))]:
         raise ValueError(
             f"{folder} lacks {len(lost)} weights that its config.json asks for, as {lost[0]}: copy it anew"
         )

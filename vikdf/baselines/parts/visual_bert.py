@@ -84,7 +84,8 @@ class Generator(nn.Module):
         nn.init.zeros_(made.decoder.bias)
         if head is not None:
             made.transform = head.transform
-            made.decoder.bias.data[: plain.size] = head.bias.data[: plain.size]
+            told = head.bias.data[: plain.size]  # fewer, where the folder's tokenizer has words that BERT lacks
+            made.decoder.bias.data[: len(told)] = told
         return made
 
     def embed(self, ids: Tensor, places: Tensor, segment: int) -> Tensor:
