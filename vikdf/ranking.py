@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from vikdf import files
+from vikdf import drawn, files
 from vikdf.sampling import BROKEN
 
 BIN = 0.02  # width of a bar of the histogram of scores
@@ -134,7 +134,7 @@ class Report:
             count.legend(frameon=False)
             about = f"{self.share:.1%} of the captions that training draws are sampled"
             figure.supxlabel(f"CLIP's cosine of picture and caption; {about}")
-            figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+            drawn.save(figure, path)
 
     def _ends(self) -> tuple[int, int]:
         bars = [bar for (_, _, bar) in self.bars] or [0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vikdf import files, schemas
+from vikdf import drawn, files, schemas
 from vikdf.corpora.download import TRANSIENT
 
 FAILURES = pa.schema(
@@ -93,7 +93,7 @@ def draw(counts: dict[str, Counter], path: Path) -> None:
             panel.set_title(f"{corpus}: {_share(pictures(counts[corpus]), total)} of {total} rows are pictures")
             _panel(panel, some)
         figure.supxlabel("rows without a picture (orange: for a reason that may pass)")
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.save(figure, path)
 
 
 def _bars(said: Counter) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
-from vikdf import files
+from vikdf import drawn, files
 from vikdf.flags import printable
 
 WIDTH = 5.2  # inches: 374 units of 9-point text are read without a loupe on a phone of 360 pixels
@@ -61,7 +61,7 @@ def figure(path: Path, name: str, *, title: str, about: str, height: float) -> I
         FigureCanvasSVG(made)
         yield made
         text = io.StringIO()
-        made.savefig(text, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
+        drawn.save(made, text)
     with files.whole(path) as aside:
         aside.write_text(_dressed(text.getvalue(), name, title, about), encoding="utf-8")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from vikdf import files, schemas
+from vikdf import drawn, files, schemas
 from vikdf.filter import rules
 from vikdf.filter.verdicts import WITH_ITS_PICTURE
 
@@ -105,7 +105,7 @@ def draw(report: pl.DataFrame, path: Path) -> None:
             for panel, source in zip(line, sources, strict=True):
                 panel.set_title(f"{source}: {unit}s left")
                 _bars(panel, names, left.get(source, [0] * len(names)))
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.save(figure, path)
 
 
 def _bars(panel, names: list[str], left: list[int]) -> None:
