@@ -161,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--within", type=float, default=4, metavar="SECONDS", help=said)
     made.add_argument("--cores", type=int, default=os.cpu_count(), metavar="N", help="of each run (default: all)")
     made.add_argument("--out", type=Path, default=trees.ROOT / ".chaos", metavar="FOLDER", help="trees, logs, results")
-    said = "a finished run of the same code and params, in place of an undisturbed one (with --chain)"
+    said = "a finished `make table1` of the same code and params, in place of an undisturbed one (with --chain)"
     made.add_argument("--measure", type=Path, metavar="FOLDER", help=said)
     made.add_argument("--page", type=Path, metavar="FILE", help="a page that keeps the table, between its marks")
     return made
