@@ -13,7 +13,7 @@ from chaos import table, trees
 from chaos.trial import Trial
 from vikdf import files
 
-NOTICED = re.compile(r"damaged|harmed|has changed|is missing|made again|not valid|cannot be read|vikdf recover")
+NOTICED = re.compile(r"damaged|harmed|(has|was) changed|is missing|made again|not valid|cannot be read|vikdf recover")
 ECHO = (
     "Shell command",
     "    input",

@@ -161,7 +161,8 @@ def test_a_harm_is_noticed_as_it_is_read_where_a_line_that_is_no_echo_names_it(t
     one.harms = {path: None}
     name = "data/sources/coco.parquet"
     assert verdict.noticed(one, f"vikdf.filter: {name} has changed: `vikdf recover`", 1) == table.AS_READ
-    assert verdict.noticed(one, "data/sources is damaged: it is made again", 0) == table.AS_READ
+    for said in ("data/sources is damaged: it is made again", f"{name} was changed, its sha256 is not the manifest's"):
+        assert verdict.noticed(one, said, 0) == table.AS_READ
     echo = f"    input: {name} is missing\nShell command: cat {name} damaged"
     assert (verdict.noticed(one, echo, 0), verdict.noticed(one, echo, 1)) == (table.UNSAID, table.STOPPED)
 
